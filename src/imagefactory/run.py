@@ -1,0 +1,181 @@
+"""The one place that starts external programs: logged, timed, cancellable.
+
+Every child runs in its own process group and dies with us (``PR_SET_PDEATHSIG``, set by
+util-linux's ``setpriv``), so that not even ``kill -9`` leaves a program behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from imagefactory.errors import CommandError, HostError
+
+DEFAULT_TIMEOUT = 600.0
+"""Seconds that a program may take when its caller names no budget."""
+
+STOP_GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL for a program that is being stopped."""
+
+_DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A program that ended well: what it printed and how long it took in seconds."""
+
+    stdout: str
+    stderr: str
+    seconds: float
+
+
+def which(program: str) -> Path | None:
+    """Find a program as a shell would; the sbin directories count for ordinary users too."""
+    found = shutil.which(program, path=_search_path())
+    return Path(found) if found else None
+
+
+def need(program: str, package: str) -> Path:
+    """Find a program or say which package brings it.
+
+    Raises:
+        HostError: The program is not installed.
+    """
+    found = which(program)
+    if found is None:
+        raise HostError(
+            f"the program {program!r} is not installed",
+            hint=f"install the package {package} (`imagefactory doctor` lists all that is missing)",
+        )
+    return found
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    timeout: float = DEFAULT_TIMEOUT,
+    log: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str | None = None,
+    accept: Sequence[int] = (0,),
+) -> Completed:
+    """Run a program to its end.
+
+    Args:
+        argv: The program and its arguments; no shell is involved.
+        timeout: Budget in seconds; the whole process group is ended when it is spent.
+        log: File to which the command line and all output are appended.
+        env: Variables added to the environment (LC_ALL is always C.UTF-8).
+        cwd: Directory to run in.
+        stdin: Text for standard input; without it standard input is empty.
+        accept: Exit statuses that count as success.
+
+    Raises:
+        HostError: The program does not exist.
+        CommandError: It failed or overran its budget; the message carries its last words.
+    """
+    words = [str(word) for word in argv]
+    began = time.monotonic()
+    with started(words, env=env, cwd=cwd, pipe_stdin=stdin is not None) as process:
+        try:
+            out, err = process.communicate(stdin, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            stop(process)
+            out, err = process.communicate()
+            _log(log, words, out, err, None)
+            raise CommandError(
+                f"{Path(words[0]).name} did not end within {timeout:.0f} s",
+                hint=f"command: {shlex.join(words)}",
+                log=log,
+            ) from None
+    seconds = time.monotonic() - began
+    _log(log, words, out, err, process.returncode)
+    if process.returncode not in accept:
+        last_words = "\n".join((err.strip() or out.strip()).splitlines()[-12:])
+        raise CommandError(
+            f"{Path(words[0]).name} failed with status {process.returncode}: {last_words}",
+            hint=f"command: {shlex.join(words)}",
+            log=log,
+        )
+    return Completed(out, err, seconds)
+
+
+@contextlib.contextmanager
+def started(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    pipe_stdin: bool = False,
+    stdout: IO[bytes] | int = subprocess.PIPE,
+    stderr: IO[bytes] | int = subprocess.PIPE,
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a program and hand it out while it runs; it is stopped when the block is left.
+
+    The kernel ties the child to the *thread* that starts it, so the block must be left in
+    the thread that entered it.
+
+    Raises:
+        HostError: The program does not exist.
+    """
+    words = [str(word) for word in argv]
+    if which(words[0]) is None:
+        raise HostError(
+            f"the program {words[0]!r} is not installed",
+            hint="`imagefactory doctor` names the package that brings it",
+        )
+    process = subprocess.Popen(
+        [*_DIE_WITH_PARENT, *words],
+        stdin=subprocess.PIPE if pipe_stdin else subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        text=True,
+        errors="replace",
+        cwd=cwd,
+        env={**os.environ, "PATH": _search_path(), "LC_ALL": "C.UTF-8", **(env or {})},
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """End a program and everything it started: asked first, then killed."""
+    if process.poll() is not None:
+        return
+    _signal_group(process.pid, signal.SIGTERM)
+    try:
+        process.wait(STOP_GRACE)
+    except subprocess.TimeoutExpired:
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+def _search_path() -> str:
+    path = os.environ.get("PATH", os.defpath)
+    return os.pathsep.join([path, "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+
+def _log(log: Path | None, words: list[str], out: str, err: str, status: int | None) -> None:
+    if log is None:
+        return
+    with log.open("a", encoding="utf-8") as stream:
+        stream.write(f"$ {shlex.join(words)}\n{out}{err}")
+        stream.write(f"[status {status}]\n" if status is not None else "[out of time]\n")
