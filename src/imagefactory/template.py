@@ -131,7 +131,7 @@ class ImageTemplate(Model):
     minimal: MinimalTree
     disk_size: Size = Field(description="MiB, the virtual size of the disk")
     default_user: Name
-    properties: dict[str, str] = {}
+    properties: dict[str, str] = Field(default={})
     tests: tuple[BootCase, ...] = Field(min_length=1)
     visibility: Literal["private", "shared", "community", "public"] = "private"
 
