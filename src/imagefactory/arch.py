@@ -34,7 +34,7 @@ class ArchNames(Model):
 
 
 class ElfMachine(Model):
-    """What the ELF header of the architecture's programs says (System V ABI, e_ident, e_machine)."""
+    """What the ELF header of its programs says (System V ABI: e_ident and e_machine)."""
 
     machine: int = Field(ge=1, le=0xFFFF, description="e_machine")
     bits: Literal[32, 64]
