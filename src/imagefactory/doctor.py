@@ -27,6 +27,7 @@ from rich.table import Table
 
 from imagefactory import run
 from imagefactory.arch import ArchProfile
+from imagefactory.data import config_home
 from imagefactory.errors import ImageFactoryError
 from imagefactory.template import ImageTemplate
 
@@ -75,7 +76,7 @@ class Host:
     kvm: Path = Path("/dev/kvm")
     firmware: tuple[Path, ...] = (
         # QEMU's docs/interop/firmware.json: the user's own, the host's, the packages'.
-        Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "qemu/firmware",
+        config_home() / "qemu/firmware",
         Path("/etc/qemu/firmware"),
         Path("/usr/share/qemu/firmware"),
     )
@@ -388,8 +389,7 @@ def _enough(amount: int, needed: int, comfortable: int) -> State:
 def _clouds_yaml() -> Finding:
     """Where openstacksdk looks for the clouds that a user can upload to."""
     named = os.environ.get("OS_CLIENT_CONFIG_FILE")
-    user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-    directories = (Path(), user / "openstack", Path("/etc/openstack"))
+    directories = (Path(), config_home() / "openstack", Path("/etc/openstack"))
     places = [Path(named)] if named else []
     places += [place / f"clouds.{end}" for place in directories for end in ("yaml", "yml", "json")]
     found = next((place for place in places if place.is_file()), None)
