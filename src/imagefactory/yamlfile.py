@@ -152,23 +152,27 @@ def _word(value: Any) -> str:
 def _mistakes(
     path: Path, raw: CommentedMap, model: type[BaseModel], error: ValidationError
 ) -> list[str]:
+    details = sorted(
+        ((_line_of(raw, detail["loc"]), detail) for detail in error.errors(include_url=False)),
+        key=lambda located: (located[0], [str(part) for part in located[1]["loc"]]),
+    )[:MAX_MISTAKES]
     known = _all_keys(model)
-    located = sorted(
-        (_line_of(raw, detail["loc"]), _describe(known, detail))
-        for detail in error.errors()[: 10 * MAX_MISTAKES]
-    )
-    mistakes = list(dict.fromkeys(f"{path}:{line}: {text}" for line, text in located))
+    mistakes = [f"{path}:{line}: {_describe(known, detail)}" for line, detail in details]
+    mistakes = list(dict.fromkeys(mistakes))
     if error.error_count() > MAX_MISTAKES:
-        mistakes[MAX_MISTAKES:] = [f"... {error.error_count()} mistakes in all"]
+        mistakes.append(f"... {error.error_count()} mistakes in all")
     return mistakes
 
 
 def _describe(known: set[str], detail: ErrorDetails) -> str:
     location = _location(detail["loc"])
+    unknown = detail["type"] == "extra_forbidden"
+    if unknown:
+        location[-1:] = detail["loc"][-1:]  # the user's own word, whatever it looks like
     key = ".".join(map(str, location)) or "(file)"
     message, hint = detail["msg"].removeprefix("Value error, "), ""
     given = detail.get("input")
-    if detail["type"] == "extra_forbidden":
+    if unknown:
         message = "unknown key"
         close = _closest(str(location[-1]), known)
         hint = f"did you mean {close!r}?" if close else ""
@@ -199,7 +203,7 @@ def _line_of(raw: Any, parts: tuple[str | int, ...]) -> int:
     for part in _location(parts):
         try:
             if isinstance(node, CommentedMap):
-                key = next(key for key in node if _word(key) == part)
+                key = part if part in node else next(k for k in node if _word(k) == part)
                 line, node = node.lc.key(key)[0] + 1, node[key]
             elif isinstance(node, CommentedSeq) and isinstance(part, int):
                 line, node = node.lc.item(part)[0] + 1, node[part]
