@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from imagefactory import yamlfile
 from imagefactory.data import SearchPath
@@ -18,6 +18,12 @@ from imagefactory.errors import ConfigError, UnknownNameError
 from imagefactory.yamlfile import Model
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.+-]*$", max_length=64)]
+
+
+BootMethod = Literal["uefi", "uefi-unsigned", "bios", "prep"]
+
+ALL = "all"
+"""What ``--arch`` takes for every architecture; no profile may be called so."""
 
 
 class ArchNames(Model):
@@ -34,7 +40,7 @@ class ArchNames(Model):
 
 
 class ElfMachine(Model):
-    """What the ELF header of the architecture's programs says (System V ABI, e_ident, e_machine)."""
+    """What the ELF header of its programs says (System V ABI: e_ident and e_machine)."""
 
     machine: int = Field(ge=1, le=0xFFFF, description="e_machine")
     bits: Literal[32, 64]
@@ -90,13 +96,26 @@ class ArchProfile(Model):
         description="distribution -> the package that brings a kernel for virtual machines"
     )
     console: str = Field(description="the serial console's device name in Linux")
-    boot: tuple[str, ...] = Field(
+    boot: tuple[BootMethod, ...] = Field(
+        min_length=1,
         description="how firmware starts the image, each prepared on the disk: "
-        "uefi (signed shim and GRUB), uefi-unsigned (GRUB alone), bios, prep"
+        "uefi (signed shim and GRUB), uefi-unsigned (GRUB alone), bios, prep",
     )
     min_ram: int = Field(gt=0, description="MiB that a minimal guest needs to boot")
     properties: dict[str, str] = Field(description="Glance image properties of the architecture")
     hypervisor: Hypervisor
+
+    @field_validator("boot")
+    @classmethod
+    def _uefi_needs_names(
+        cls, boot: tuple[BootMethod, ...], info: ValidationInfo
+    ) -> tuple[BootMethod, ...]:
+        names = info.data.get("names")  # absent when it has mistakes of its own
+        if names is not None and {"uefi", "uefi-unsigned"} & {*boot}:
+            missing = [key for key in ("efi", "grub_efi") if getattr(names, key) is None]
+            if missing:
+                raise ValueError(f"to boot by UEFI, names needs {' and '.join(missing)}")
+        return boot
 
 
 @dataclass(frozen=True)
@@ -123,8 +142,13 @@ class ArchProfiles:
                     hint=f"rename the file to {profile.name}.yaml",
                 )
             for name in (profile.name, *profile.aliases):
+                if name == ALL:
+                    raise ConfigError(f"{file}: the name {ALL!r} means all architectures")
                 if name in owner:
-                    raise ConfigError(f"{file}: the name {name!r} is taken by {owner[name]}")
+                    raise ConfigError(
+                        f"{file}: the name {name!r} is taken by {owner[name]}",
+                        hint="each name and alias belongs to one profile",
+                    )
                 owner[name] = file
             profiles.append(profile)
         return cls(tuple(sorted(profiles, key=lambda profile: profile.name)))
@@ -151,7 +175,9 @@ class ArchProfiles:
         Raises:
             UnknownNameError: No profile has one of these names.
         """
-        if "all" in names:
-            return self.profiles
-        chosen = {profile.name: profile for profile in (self.get(name) for name in names)}
+        chosen = {
+            profile.name: profile
+            for name in names
+            for profile in (self.profiles if name.lower() == ALL else (self.get(name),))
+        }
         return tuple(chosen.values())

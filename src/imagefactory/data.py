@@ -7,13 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from imagefactory.errors import ConfigError
+
 _PACKAGE = Path(__file__).resolve().parent
+
+
+def config_home() -> Path:
+    """Return ``$XDG_CONFIG_HOME``, where users keep their settings."""
+    named = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    if named.is_absolute():  # the specification: relative paths are to be ignored
+        return named
+    try:
+        return Path.home() / ".config"
+    except RuntimeError:  # a container's user without HOME and without an entry in passwd
+        return Path("/nonexistent")
 
 
 def user_directory() -> Path:
     """Return the user's own directory, ``$XDG_CONFIG_HOME/imagefactory``."""
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(base) / "imagefactory"
+    return config_home() / "imagefactory"
 
 
 def shipped_directory() -> Path:
@@ -30,13 +42,27 @@ class SearchPath:
 
     @classmethod
     def default(cls, extra: Sequence[Path] = ()) -> SearchPath:
-        """Build the usual path: ``--path`` directories, the user's own, the shipped ones."""
+        """Build the usual path: ``--path`` directories, the user's own, the shipped ones.
+
+        Raises:
+            ConfigError: A directory named by the user does not exist.
+        """
+        for directory in extra:
+            if not directory.is_dir():
+                raise ConfigError(
+                    f"{directory} is not a directory",
+                    hint="--path takes a directory that holds templates/ or arch_profiles/",
+                )
         return cls((*extra, user_directory(), shipped_directory()))
 
     def yaml_files(self, kind: str) -> dict[str, Path]:
-        """Map the names of all YAML files of one kind (``templates``, ...) to their paths."""
+        """Map the names of all YAML files of one kind (``templates``, ...) to their paths.
+
+        Hidden files are editors' locks and backups.
+        """
         found: dict[str, Path] = {}
         for directory in self.directories:
-            for path in sorted((directory / kind).glob("*.yaml")):
-                found.setdefault(path.stem, path)
+            for path in sorted((directory / kind).glob("[!.]*")):
+                if path.suffix in {".yaml", ".yml"}:
+                    found.setdefault(path.stem, path)
         return found

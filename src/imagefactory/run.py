@@ -91,13 +91,15 @@ def run(
             out, err = process.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired:
             stop(process)
-            out, err = process.communicate()
+            out, err = _last_output(process)
             _log(log, words, out, err, None)
             raise CommandError(
                 f"{Path(words[0]).name} did not end within {timeout:.0f} s",
                 hint=f"command: {shlex.join(words)}",
                 log=log,
             ) from None
+        # What it left running in the background would outlive us.
+        _signal_group(process.pid, signal.SIGKILL)
     seconds = time.monotonic() - began
     _log(log, words, out, err, process.returncode)
     if process.returncode not in accept:
@@ -129,11 +131,12 @@ def started(
         HostError: The program does not exist.
     """
     words = [str(word) for word in argv]
-    if which(words[0]) is None:
-        raise HostError(
-            f"the program {words[0]!r} is not installed",
-            hint="`imagefactory doctor` names the package that brings it",
-        )
+    for program in (words[0], _DIE_WITH_PARENT[0]):
+        if which(program) is None:
+            raise HostError(
+                f"the program {program!r} is not installed",
+                hint="`imagefactory doctor` names the package that brings it",
+            )
     process = subprocess.Popen(
         [*_DIE_WITH_PARENT, *words],
         stdin=subprocess.PIPE if pipe_stdin else subprocess.DEVNULL,
@@ -152,19 +155,37 @@ def started(
 
 
 def stop(process: subprocess.Popen[str]) -> None:
-    """End a program and everything it started: asked first, then killed."""
-    if process.poll() is not None:
-        return
-    _signal_group(process.pid, signal.SIGTERM)
+    """End a program and everything in its process group: asked first, then killed."""
+    if process.returncode is not None:
+        return  # reaped before: its number may be another program's by now
+    if process.poll() is None:
+        _signal_group(process.pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_GRACE)
+    # The program may be gone while something that it started ignored the request.
+    _signal_group(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _last_output(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a stopped program said; one that left its group may hold the pipes open for ever."""
     try:
-        process.wait(STOP_GRACE)
-    except subprocess.TimeoutExpired:
-        _signal_group(process.pid, signal.SIGKILL)
-        process.wait()
+        return process.communicate(timeout=STOP_GRACE)
+    except subprocess.TimeoutExpired as error:
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+        said = [error.output, error.stderr]
+        out, err = (
+            part.decode(errors="replace") if isinstance(part, bytes) else part or ""
+            for part in said
+        )
+        return out, err
 
 
 def _signal_group(group: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    # PermissionError: nothing is left but programs that became another user's.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
 
 
