@@ -28,6 +28,7 @@ from filelock import FileLock
 from ruamel.yaml import YAML
 
 from imagefactory.run import run, started
+from tests.glance.service import COMMON_ROLES, ROLES
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements-glance.txt"
@@ -41,6 +42,7 @@ log_file = {directory}/glance.log
 {extra}
 [database]
 connection = sqlite:///{directory}/glance.sqlite
+sqlite_synchronous = false
 [glance_store]
 default_backend = file
 [file]
@@ -139,22 +141,36 @@ class GlanceCloud:
     project: str = field(default_factory=lambda: uuid.uuid4().hex)
     clouds: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, name: str, *, endpoint: str | None = None, token: str | None = None) -> None:
-        """Add a cloud to clouds.yaml, or replace it: another way to the same or another Glance."""
-        at = endpoint or self.endpoint
-        self.clouds[name] = {
-            "auth_type": "admin_token",
-            "auth": {"endpoint": at, "token": token or self.token("member")},
-            "image_endpoint_override": at,
+    def add(
+        self, name: str, *, user: str = "member", password: str = "", endpoint: str = ""
+    ) -> None:
+        """Add a cloud to clouds.yaml, or replace it.
+
+        Args:
+            name: The cloud's name.
+            user: Who logs in: member, other or admin.
+            password: A password, when it shall not be the right one.
+            endpoint: Another way to the image service than the catalog's.
+        """
+        auth = {
+            "auth_url": f"{self.endpoint}/identity/v3",
+            "username": user,
+            "password": password or f"{user}-password",
+            "user_domain_name": "Default",
+            "project_name": self._project(user),
+            "project_domain_name": "Default",
         }
+        override = {"image_endpoint_override": endpoint} if endpoint else {}
+        self.clouds[name] = {"auth": auth, "region_name": "here", **override}
         with self.clouds_yaml.open("w") as stream:
             YAML(typ="safe").dump({"clouds": self.clouds}, stream)
 
-    def token(self, cloud: str) -> str:
-        """Return the token of one of the three identities."""
-        project = {"other": f"not-{self.project}"}.get(cloud, self.project)
-        roles = {"admin": "admin,member,reader"}.get(cloud, "member,reader")
-        return f"{cloud}:{project}:{roles}"
+    def _project(self, user: str) -> str:
+        return f"not-{self.project}" if user == "other" else self.project
+
+    def token(self, user: str) -> str:
+        """Return a token of one of the three users."""
+        return f"{user}:{self._project(user)}:{ROLES.get(user, COMMON_ROLES)}"
 
     def images(self, cloud: str = "member", **query: str) -> list[dict[str, Any]]:
         """List the images that one sees, by a client of its own."""
@@ -191,8 +207,13 @@ def cloud_at(
     cloud = GlanceCloud(endpoint, directory / "clouds.yaml")
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds_yaml))
     for name in ("member", "other", "admin"):
-        cloud.add(name, token=cloud.token(name))
-    yield cloud
+        cloud.add(name, user=name)
+    try:
+        yield cloud
+    finally:
+        for project in (cloud.project, f"not-{cloud.project}"):
+            for image in cloud.images("admin", owner=project):
+                cloud.delete(image["id"])
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,14 @@
 """The program that serves the tests' Glance; run by the Python of Glance's own venv.
 
 Usage: service.py DIRECTORY. It listens on a free port of the loopback and prints it.
+
+Below /identity stands as much of Keystone's API as a login needs. Every user exists, with the
+password ``NAME-password``; the roles are those of ROLES; a project's id is its name.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -12,6 +16,45 @@ from pathlib import Path
 from typing import Any
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+ROLES = {"admin": "admin,member,reader"}
+COMMON_ROLES = "member,reader"
+
+
+def login(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+    """Answer as Keystone does: its version, and tokens for users that know their password."""
+    here = f"http://{environ['HTTP_HOST']}"
+    headers = [("Content-Type", "application/json")]
+    if environ["REQUEST_METHOD"] != "POST":
+        links = [{"rel": "self", "href": f"{here}/identity/v3"}]
+        start("200 OK", headers)
+        return [_json({"version": {"id": "v3.14", "status": "stable", "links": links}})]
+    body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+    auth = json.loads(body)["auth"]
+    user = auth["identity"]["password"]["user"]
+    name, project = user["name"], auth["scope"]["project"]["name"]
+    if user["password"] != f"{name}-password":
+        start("401 Unauthorized", headers)
+        message = "The request you have made requires authentication."
+        return [_json({"error": {"code": 401, "title": "Unauthorized", "message": message}})]
+    roles = ROLES.get(name, COMMON_ROLES)
+    domain = {"id": "default", "name": "Default"}
+    image = {"interface": "public", "region": "here", "region_id": "here", "url": here, "id": "1"}
+    token = {
+        "methods": ["password"],
+        "user": {"id": name, "name": name, "domain": domain},
+        "project": {"id": project, "name": project, "domain": domain},
+        "roles": [{"id": role, "name": role} for role in roles.split(",")],
+        "issued_at": "2020-01-01T00:00:00.000000Z",
+        "expires_at": "2999-01-01T00:00:00.000000Z",
+        "catalog": [{"type": "image", "name": "glance", "id": "1", "endpoints": [image]}],
+    }
+    start("201 Created", [*headers, ("X-Subject-Token", f"{name}:{project}:{roles}")])
+    return [_json({"token": token})]
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()
 
 
 def identity(_configuration: dict[str, str], **_options: str) -> Callable[[Application], Any]:
@@ -63,7 +106,10 @@ def serve(directory: Path) -> None:
         def load(self) -> Application:
             from glance.wsgi import api  # type: ignore[import-not-found,unused-ignore]
 
-            application: Application = api.application
+            def application(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+                below_identity = environ["PATH_INFO"].startswith("/identity")
+                return (login if below_identity else api.application)(environ, start)
+
             return application
 
     Server().run()

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import unescape
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Protocol
 
 import requests
 from keystoneauth1 import exceptions as auth_errors
 from openstack import exceptions as sdk_errors
+from openstack.config import loader
 from openstack.config.cloud_region import CloudRegion
 from openstack.config.loader import OpenStackConfig
 from openstack.connection import Connection
-from yaml import YAMLError  # type: ignore[import-untyped]
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from imagefactory import __version__
 from imagefactory.errors import CloudError, ConfigError, UnknownNameError
@@ -32,6 +37,11 @@ for _library in ("keystoneauth", "openstack"):
 
 _LONGEST_ANSWER = 500
 """Characters of the cloud's own words in an error."""
+
+_DELETE_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
+"""Seconds between the attempts to delete an image that the cloud is still busy with."""
+
+_SERVER_ERROR = HTTPStatus.INTERNAL_SERVER_ERROR
 
 _STATUS_HINTS = {
     401: "check the credentials in clouds.yaml, and whether they have expired",
@@ -69,6 +79,14 @@ _CONNECTION_HINTS: tuple[tuple[type[Exception], str, str], ...] = (
         "cannot be reached, or broke the connection",
         "is the endpoint right, and reachable from here?",
     ),
+    *(
+        (
+            discovery,
+            "has no image service that can be reached",
+            "is the endpoint right, and reachable from here?",
+        )
+        for discovery in (auth_errors.DiscoveryFailure, sdk_errors.ServiceDiscoveryException)
+    ),
     (
         auth_errors.EndpointNotFound,
         "offers no image service to these credentials",
@@ -88,9 +106,9 @@ _SECRETS = re.compile(r"pass|secret|token|key", re.IGNORECASE)
 class UnknownCloudError(UnknownNameError):
     """A cloud was named that no clouds.yaml and no OS_* variable describes."""
 
-    def __init__(self, name: str, known: list[str], config: str | None) -> None:
+    def __init__(self, name: str, known: list[str], file: str | None) -> None:
         super().__init__("cloud", name, known)
-        self.hint += f" (from {config})" if config else " (there is no clouds.yaml)"
+        self.hint += f" (from {file})" if file else " (there is no readable clouds.yaml)"
 
 
 class RefusedError(CloudError):
@@ -131,11 +149,16 @@ class Glance:
     secrets: tuple[str, ...] = ()
 
     def find(self, filters: Mapping[str, str]) -> list[dict[str, Any]]:
-        """List the images of one's own project with these properties and fields."""
-        query = dict(filters)
+        """List the images of one's own project with these properties and fields.
+
+        Other projects' public images, and to an administrator all images, are visible too; a
+        login without a project (``admin_token``) has none that are certainly its own.
+        """
         with self._told("the list of images"):
-            if project := self.connection.current_project_id:
-                query["owner"] = project
+            project = self.connection.current_project_id
+        if not project:
+            return []
+        query = {**filters, "owner": project}
         answer = self._call("GET", "/images", "the list of images", params=query)
         return [dict(image) for image in answer.json()["images"]]
 
@@ -178,12 +201,23 @@ class Glance:
         )
 
     def delete(self, image_id: str) -> None:
-        """Delete an image; one that is not there any more is no error."""
-        try:
-            self._call("DELETE", f"/images/{image_id}", f"deleting image {image_id}")
-        except RefusedError as error:
-            if error.status != HTTPStatus.NOT_FOUND:
-                raise
+        """Delete an image; one that is not there any more is no error.
+
+        Glance may still be busy with an upload that broke off a moment ago, and then answers
+        409 or 500 (its database is locked by the other request).
+        """
+        for pause in (*_DELETE_PAUSES, None):
+            try:
+                self._call("DELETE", f"/images/{image_id}", f"deleting image {image_id}")
+            except RefusedError as error:
+                if error.status == HTTPStatus.NOT_FOUND:
+                    return
+                busy = error.status == HTTPStatus.CONFLICT or error.status >= _SERVER_ERROR
+                if pause is None or not busy:
+                    raise
+                time.sleep(pause)
+            else:
+                return
 
     def _call(self, method: str, path: str, action: str, **options: Any) -> requests.Response:
         with self._told(action):
@@ -201,8 +235,10 @@ class Glance:
             yield
         except (auth_errors.ClientException, sdk_errors.SDKException) as error:
             what, hint = _describe(error)
+            endpoint = self.connection.config.get_endpoint("image")
+            words = str(error) + (f" ({endpoint})" if endpoint else "")
             raise CloudError(
-                f"{action}: the cloud {self.cloud!r} {what}: {_clean(str(error), self.secrets)}",
+                f"{action}: the cloud {self.cloud!r} {what}: {_clean(words, self.secrets)}",
                 hint=hint,
             ) from None
 
@@ -237,19 +273,30 @@ def _region(cloud: str) -> CloudRegion:
     try:
         config = OpenStackConfig(app_name="imagefactory", app_version=__version__)
         known = sorted(config.get_cloud_names())
-        if cloud not in known:
-            raise UnknownCloudError(cloud, known, config.config_filename)
-        return config.get_one(cloud=cloud)
-    except YAMLError as error:
-        place = getattr(error, "problem_mark", None)  # the message itself may quote a password
-        raise ConfigError(
-            "clouds.yaml is not readable as YAML" + (f", line {place.line + 1}" if place else "")
-        ) from None
+        if cloud in known:
+            return config.get_one(cloud=cloud)
     except (auth_errors.ClientException, sdk_errors.SDKException) as error:
         what, hint = _describe(error)
         raise ConfigError(
             f"the cloud {cloud!r} {what}: {_clean(str(error), ())}", hint=hint
         ) from None
+    _refuse_broken_files()
+    raise UnknownCloudError(cloud, known, config.config_filename)
+
+
+def _refuse_broken_files() -> None:
+    """Tell of a clouds.yaml that the SDK has passed over because it is no YAML."""
+    named = os.environ.get("OS_CLIENT_CONFIG_FILE")
+    for path in map(Path, [*([named] if named else []), *loader.CONFIG_FILES]):
+        try:
+            YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        except MarkedYAMLError as error:  # its text may quote a password: only the place is told
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise ConfigError(
+                f"{path}:{line}: not readable as YAML", hint="correct the file"
+            ) from None
+        except (OSError, YAMLError, UnicodeDecodeError):
+            continue
 
 
 def _describe(error: Exception) -> tuple[str, str]:
