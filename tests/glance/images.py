@@ -23,7 +23,10 @@ MINIMAL = ImageTemplate.model_construct(**_DERIVED_FROM)
 def qcow2(path: Path, *, mebibytes: int = 3, virtual: str = "112M", seed: int = 1) -> Path:
     """Make a real qcow2 that holds so much data; the same seed gives the same data."""
     raw = path.with_suffix(".raw")
-    raw.write_bytes(random.Random(seed).randbytes(mebibytes << 20))
+    dice = random.Random(seed)
+    with raw.open("wb") as stream:
+        for _ in range(mebibytes):
+            stream.write(dice.randbytes(1 << 20))
     run(["qemu-img", "resize", "-q", "-f", "raw", raw, virtual])
     run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path])
     raw.unlink()
