@@ -34,7 +34,7 @@ class Build:
 
     @property
     def architecture(self) -> str:
-        """nova's name of the architecture."""
+        """Nova's name of the architecture."""
         return str(self.manifest["plan"]["architecture"])
 
     @property

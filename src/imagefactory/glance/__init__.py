@@ -1,1 +1,1 @@
-"""Uploads to Glance."""
+"""Getting images into a cloud's image service, whole or not at all."""
