@@ -53,6 +53,29 @@ class Build:
         return str(self.manifest["plan"]["digest"])
 
     @property
+    def size(self) -> int:
+        """Bytes of the disk image's file."""
+        return int(self.manifest["disk"]["size"])
+
+    @property
+    def boots(self) -> tuple[dict[str, Any], ...]:
+        """What the boot test found, boot by boot."""
+        return tuple((self.manifest.get("boot_test") or {}).get("cases", ()))
+
+    @property
+    def boot_seconds(self) -> float | None:
+        """Seconds from power-on to a shell over SSH, the slowest of the tested boots."""
+        times = [boot["milestones"].get("ssh") for boot in self.boots]
+        known = [float(time) for time in times if time is not None]
+        return max(known) if known else None
+
+    @property
+    def checks(self) -> tuple[int, int]:
+        """Checks passed, and checks made."""
+        verdicts = [check["verdict"] for boot in self.boots for check in boot["checks"]]
+        return verdicts.count("passed"), len(verdicts) - verdicts.count("skipped")
+
+    @property
     def verdict(self) -> str:
         """passed, failed or untested."""
         report = self.manifest.get("boot_test")

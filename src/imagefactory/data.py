@@ -28,6 +28,12 @@ def user_directory() -> Path:
     return config_home() / "imagefactory"
 
 
+def cache_directory() -> Path:
+    """Return the directory of everything that can be fetched or made again."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else Path.home() / ".cache") / "imagefactory"
+
+
 def shipped_directory() -> Path:
     """Return the directory of the shipped data: inside an installed package, or the checkout."""
     installed = _PACKAGE / "share"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def _prove(plan: BuildPlan, disk: Disk, evidence: Path, factory: Factory) -> Boo
     if not report.passed:
         kept = factory.catalog.keep_evidence(evidence, plan.name)
         raise BootTestError(
-            f"{plan.name} did not pass its boot test: {report.diagnosis}",
+            f"{plan.name} did not pass its boot test: {report.summary}",
             hint="the evidence (console, screenshot, QEMU command line) was kept",
             log=kept,
         )
@@ -102,5 +103,5 @@ def _manifest(
             "sha256": sha256_of(disk.path),
         },
         "seconds": seconds,
-        "boot_test": None if report is None else report.to_json(),
+        "boot_test": None if report is None else json.loads(report.to_json()),
     }

@@ -157,10 +157,10 @@ def make_plan(
         PackageError: A package does not exist, or a repository cannot be reached.
         PropertyError: The image properties are not what nova accepts.
     """
-    if template.architectures and profile.name not in template.architectures:
+    if not template.exists_for(profile.name):
         raise ConfigError(
             f"the image {template.name!r} does not exist for {profile.name}",
-            hint=f"it exists for {', '.join(template.architectures)}",
+            hint=f"it exists for {', '.join(template.architectures or ())}",
         )
     image_properties = properties.derive(profile, template)
     warnings = properties.validate(image_properties)

@@ -158,6 +158,10 @@ class ImageTemplate(Model):
     tests: tuple[BootCase, ...] = Field(min_length=1)
     visibility: Literal["private", "shared", "community", "public"] = "private"
 
+    def exists_for(self, architecture: str) -> bool:
+        """Whether the image can be built for an architecture."""
+        return self.architectures is None or architecture in self.architectures
+
     @field_validator("tests")
     @classmethod
     def _tests_have_distinct_names(cls, tests: tuple[BootCase, ...]) -> tuple[BootCase, ...]:

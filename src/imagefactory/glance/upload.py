@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from imagefactory import properties as vocabulary
+from imagefactory.catalog import Build
 from imagefactory.errors import CloudError, PropertyError
 from imagefactory.glance.client import Glance, connect
 from imagefactory.glance.inspect import inspect
@@ -59,6 +60,23 @@ class NewImage:
     tested: bool
     visibility: Visibility = "private"
     disk_format: str = "qcow2"
+
+    @classmethod
+    def of_build(cls, build: Build, name: str | None, visibility: Visibility) -> NewImage:
+        """Describe a build of the catalog as an image for a cloud."""
+        return cls(
+            disk=build.disk,
+            name=name or f"{build.image}-{build.architecture}",
+            properties=build.properties,
+            marker={
+                MARK_IMAGE: build.image,
+                MARK_ARCH: build.architecture,
+                MARK_DIGEST: build.digest,
+            },
+            tested=build.verdict == "passed",
+            visibility=visibility,
+            disk_format=str(build.manifest["disk"]["format"]),
+        )
 
     @property
     def all_properties(self) -> dict[str, str]:

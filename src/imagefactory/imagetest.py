@@ -1,0 +1,125 @@
+"""Boot tests of any disk: what to boot and how, from what the caller says and what is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from imagefactory import properties as vocabulary
+from imagefactory.arch import ArchProfiles
+from imagefactory.boot import BootReport, boot_test
+from imagefactory.catalog import MANIFEST, now
+from imagefactory.errors import ConfigError
+from imagefactory.template import BootCase
+
+_FORMATS = {".qcow2": "qcow2", ".img": "qcow2", ".raw": "raw"}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A disk that is to be boot-tested: its format, its image properties, its boots."""
+
+    disk: Path
+    format: str
+    properties: dict[str, str]
+    cases: tuple[BootCase, ...]
+
+
+def describe(  # noqa: PLR0913
+    disk: Path,
+    architectures: Sequence[str],
+    profiles: ArchProfiles,
+    *,
+    disk_format: str | None = None,
+    properties_file: Path | None = None,
+    changes: Sequence[str] = (),
+    datasources: Sequence[str] = (),
+    memory: int | None = None,
+) -> Subject:
+    """Find out what a disk is: by its manifest if it is our build, by what is said otherwise.
+
+    Raises:
+        ConfigError: The architecture is not known, or a property is not KEY=VALUE.
+        PropertyError: nova would refuse the properties.
+    """
+    manifest = _manifest(disk)
+    properties = _starting_point(disk, architectures, profiles, properties_file, manifest)
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"--property takes KEY=VALUE, not {change!r}")
+        properties[key] = value
+    if memory:
+        properties["min_ram"] = str(memory)
+    vocabulary.validate(properties)
+    cases = tuple(
+        BootCase.model_validate({"name": name, "datasource": name})
+        for name in (datasources or ("config-drive",))
+    )
+    return Subject(disk, disk_format or _FORMATS.get(disk.suffix, "qcow2"), properties, cases)
+
+
+def run(
+    subject: Subject,
+    evidence: Path,
+    profiles: ArchProfiles,
+    *,
+    accelerator: Literal["auto", "kvm", "tcg"],
+    jobs: int,
+    budget: float | None,
+    announce: Callable[[str, str], None],
+) -> BootReport:
+    """Boot it; a boot that fails is a report, not an error."""
+    return boot_test(
+        subject.disk,
+        subject.properties,
+        subject.cases,
+        evidence,
+        profiles=profiles,
+        accelerator=accelerator,
+        disk_format=subject.format,
+        progress=announce,
+        jobs=jobs,
+        budget=budget,
+    )
+
+
+def evidence_directory(catalog: Path, disk: Path) -> Path:
+    """Name a fresh directory for the evidence of a test."""
+    return catalog / ".tests" / f"{disk.stem}-{now()[:19].replace(':', '')}"
+
+
+def _manifest(disk: Path) -> dict[str, Any] | None:
+    path = disk.parent / MANIFEST
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else None
+
+
+def _starting_point(
+    disk: Path,
+    architectures: Sequence[str],
+    profiles: ArchProfiles,
+    file: Path | None,
+    manifest: Mapping[str, Any] | None,
+) -> dict[str, str]:
+    if file:
+        try:
+            given = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{file} is not JSON: {error}") from None
+        if not isinstance(given, dict):
+            raise ConfigError(f"{file} does not hold a JSON object of properties")
+        return {str(key): str(value) for key, value in given.items()}
+    if manifest:
+        return dict(manifest["plan"]["properties"])
+    if len(architectures) != 1:
+        raise ConfigError(
+            f"{disk.name} does not say which architecture it is for",
+            hint="name one: --arch aarch64",
+        )
+    return dict(profiles.get(architectures[0]).properties)

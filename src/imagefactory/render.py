@@ -1,0 +1,159 @@
+"""What people see: tables of builds, plans and boot tests. No decisions are made here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from imagefactory.catalog import Build
+from imagefactory.plan import BuildPlan
+
+_VERDICT_STYLE = {"passed": "green", "failed": "red", "skipped": "yellow", "untested": "yellow"}
+
+
+def megabytes(size: int) -> str:
+    """Return a size in megabytes (10^6 bytes), as image lists have it."""
+    return f"{size / 1e6:.1f} MB"
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration, or a dash."""
+    return "-" if value is None else f"{value:.1f} s"
+
+
+def build_row(build: Build) -> dict[str, Any]:
+    """Return what tables and ``--json`` say of a build."""
+    passed, made = build.checks
+    return {
+        "image": build.image,
+        "architecture": build.architecture,
+        "built": str(build.manifest["built"]),
+        "size": build.size,
+        "boot_seconds": build.boot_seconds,
+        "checks_passed": passed,
+        "checks": made,
+        "verdict": build.verdict,
+        "seconds": build.manifest["seconds"],
+        "digest": build.digest,
+        "disk": str(build.disk),
+    }
+
+
+def builds_table(builds: Iterable[Build]) -> Table:
+    """Show finished builds: what came out, how it was proven, where it lies."""
+    table = _table("image", "architecture", "size", "boots in", "checks", "where it lies")
+    for build in builds:
+        passed, made = build.checks
+        style = _VERDICT_STYLE[build.verdict]
+        checks = f"{passed}/{made} {build.verdict}" if made else build.verdict
+        table.add_row(
+            build.image,
+            build.architecture,
+            megabytes(build.size),
+            seconds(build.boot_seconds),
+            f"[{style}]{checks}[/]",
+            Text(str(build.disk), overflow="fold"),
+        )
+    return table
+
+
+def list_table(rows: Sequence[tuple[str, str, Build | None]]) -> Table:
+    """Show images x architectures with their last builds."""
+    table = _table("image", "architecture", "last build", "boot test", "boots in", "size")
+    for image, architecture, build in rows:
+        if build is None:
+            table.add_row(image, architecture, "[dim]never[/]", "-", "-", "-")
+            continue
+        style = _VERDICT_STYLE[build.verdict]
+        table.add_row(
+            image,
+            architecture,
+            str(build.manifest["built"])[:16].replace("T", " "),
+            f"[{style}]{build.verdict}[/]",
+            seconds(build.boot_seconds),
+            megabytes(build.size),
+        )
+    return table
+
+
+def markdown_table(builds: Iterable[Build]) -> str:
+    """Return builds as a Markdown table, for the README."""
+    lines = [
+        "| image | architecture | size | boots in | memory | checks |",
+        "|---|---|--:|--:|--:|---|",
+    ]
+    for build in builds:
+        passed, made = build.checks
+        memory = build.properties.get("min_ram", "-")
+        lines.append(
+            f"| {build.image} | {build.architecture} | {megabytes(build.size)} "
+            f"| {seconds(build.boot_seconds)} | {memory} MiB | {passed} of {made} passed |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def plan_table(plan: BuildPlan) -> Table:
+    """Show what a build would do."""
+    table = _table(plan.name, "", show_header=False)
+    facts = plan.facts()
+    table.add_row("digest", facts["digest"])
+    table.add_row("template", Text(facts["template"], overflow="fold"))
+    table.add_row("kernel", facts["kernel"])
+    table.add_row("boot", ", ".join(facts["boot"]))
+    table.add_row("disk", f"{facts['disk_size_mib']} MiB, grows with the guest's disk")
+    table.add_row("packages", Text(" ".join(map(str, plan.image_packages)), overflow="fold"))
+    table.add_row("tools", Text(" ".join(facts["tools"]), overflow="fold"))
+    properties = "\n".join(f"{key}={value}" for key, value in sorted(plan.properties.items()))
+    table.add_row("properties", Text(properties))
+    tests = "\n".join(f"{case.name}: {case.datasource}, {case.network}" for case in plan.cases)
+    table.add_row("boot tests", Text(tests))
+    for warning in plan.warnings:
+        table.add_row("[yellow]warning[/]", Text(warning, style="yellow"))
+    return table
+
+
+def report_table(cases: Iterable[dict[str, Any]]) -> Table:
+    """Show each check of a boot test."""
+    table = _table("boot", "check", "verdict", "what was seen")
+    for case in cases:
+        for check in case["checks"]:
+            style = _VERDICT_STYLE[check["verdict"]]
+            table.add_row(
+                case["name"],
+                check["name"],
+                f"[{style}]{check['verdict']}[/]",
+                Text(str(check["detail"]), overflow="fold"),
+            )
+        milestones = ", ".join(f"{name} {at:.1f} s" for name, at in case["milestones"].items())
+        table.add_row(case["name"], "[dim]milestones[/]", "", f"[dim]{milestones}[/]")
+    return table
+
+
+def error_text(message: str, hint: str, log: object) -> str:
+    """Return an error as markup: what failed, what to try, where the log is."""
+    lines = [f"[bold red]error:[/] {escape(message)}"]
+    if hint:
+        lines.append(f"[bold]hint:[/]  {escape(hint)}")
+    if log:
+        lines.append(f"[bold]log:[/]   {escape(str(log))}")
+    return "\n".join(lines)
+
+
+def to_json(value: object) -> str:
+    """Return JSON for programs to read."""
+    return json.dumps(value, indent=2, sort_keys=True, default=str)
+
+
+def _table(*columns: str, show_header: bool = True) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_header=show_header
+    )
+    for column in columns:
+        table.add_column(column)
+    return table
