@@ -18,19 +18,26 @@ MILESTONE_PATTERNS: tuple[tuple[str, str], ...] = (
     ("firmware", r"SeaBIOS \(version|UEFI firmware|BdsDxe:|\bSLOF\b|OpenSBI v|U-Boot \d"),
     (
         "bootloader",
-        r"Booting from Hard Disk|BdsDxe: starting Boot|GRUB loading|Welcome to GRUB|GNU GRUB"
-        r"|Loading Linux|Loading initial ramdisk|Booting `|systemd-boot|SYSLINUX \d"
-        r"|Successfully loaded",
+        (
+            r"Booting from Hard Disk|BdsDxe: starting Boot|GRUB loading|Welcome to GRUB|GNU GRUB"
+            r"|Loading Linux|Loading initial ramdisk|Booting `|systemd-boot|SYSLINUX \d"
+            r"|Successfully loaded"
+        ),
     ),
     (
         "kernel",
-        r"EFI stub:|Linux version \d|Booting Linux on physical CPU|\[ +0\.000000\]"
-        r"|OF stdout device is|Preparing to boot Linux version",
+        (
+            r"EFI stub:|Linux version \d|Booting Linux on physical CPU|\[ +0\.000000\]"
+            r"|OF stdout device is|Preparing to boot Linux version"
+        ),
     ),
     (
         "userspace",
-        r"Run /(?:sbin/)?init as init process|imagefactory-init:|systemd\[1\]:|Welcome to .*!"
-        r"|Begin: Running /scripts|dracut-|cloud-init\[\d+\]|/etc/init\.d/",
+        (
+            r"Run /(?:sbin/)?init as init process|imagefactory-init:|systemd\[1\]:"
+            r"|Welcome to (?!GRUB).*!"
+            r"|Begin: Running /scripts|dracut-|cloud-init\[\d+\]|/etc/init\.d/"
+        ),
     ),
     ("login", r"\blogin: ?$"),
 )
@@ -39,21 +46,28 @@ MILESTONE_PATTERNS: tuple[tuple[str, str], ...] = (
 FATAL_PATTERNS: tuple[tuple[Failure, str], ...] = (
     (
         "root not found",
-        r"imagefactory-init: PANIC no root|VFS: Unable to mount root fs|Gave up waiting for root"
-        r"|ALERT! .* does not exist|Cannot open root device|dracut.*: Could not boot"
-        r"|Warning: /dev/disk/.* does not exist",
+        (
+            r"imagefactory-init: PANIC no root|VFS: Unable to mount root fs"
+            r"|Gave up waiting for root"
+            r"|ALERT! .* does not exist|Cannot open root device|dracut.*: Could not boot"
+            r"|Warning: /dev/disk/.* does not exist"
+        ),
     ),
     ("kernel panic", r"Kernel panic - not syncing|imagefactory-init: PANIC"),
     (
         "no kernel",
         # Other complaints of GRUB (a missing font, a search that fails first) heal.
-        r"grub rescue>|error: you need to load the kernel first|Minimal BASH-like line editing"
-        r"|error: .*vmlinu\S* not found",
+        (
+            r"grub rescue>|error: you need to load the kernel first|Minimal BASH-like line editing"
+            r"|error: .*vmlinu\S* not found"
+        ),
     ),
     (
         "no bootloader",
-        r"No bootable device|BdsDxe: No bootable option|UEFI Interactive Shell"
-        r"|E3407: Load failed|Not a bootable device|No Operating System found",
+        (
+            r"No bootable device|BdsDxe: No bootable option|UEFI Interactive Shell"
+            r"|E3407: Load failed|Not a bootable device|No Operating System found"
+        ),
     ),
 )
 """Failures that cannot heal. In order: the cause stands before what follows from it."""
@@ -108,8 +122,12 @@ class Console:
             if name not in self.milestones and pattern.search(line):
                 self.reached(name, at)
         for failure, pattern in _FATAL:
-            if pattern.search(line) and self._outranks(failure):
+            if not pattern.search(line):
+                continue
+            if self._outranks(failure):
                 self.fatal, self.fatal_line = failure, line.strip()
+            elif line.strip().startswith(self.fatal_line):
+                self.fatal_line = line.strip()  # the rest of a line that came in two parts
 
     def _outranks(self, failure: Failure) -> bool:
         order = [name for name, _ in FATAL_PATTERNS]

@@ -8,6 +8,7 @@ import os
 import secrets
 import shlex
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -24,7 +25,7 @@ from imagefactory.boot.guest import new_key
 from imagefactory.boot.machine import Accelerator, Emulator, Files, Network
 from imagefactory.boot.nova import NovaGuest, derive
 from imagefactory.boot.report import BootReport, CaseReport
-from imagefactory.boot.session import CASE, SPEC, Budgets, SessionSpec
+from imagefactory.boot.spec import CASE, SPEC, Budgets, SessionSpec
 from imagefactory.errors import BootTestError, ConfigError, HostError, PropertyError
 from imagefactory.run import need, run, started, stop
 from imagefactory.template import BootCase
@@ -357,7 +358,7 @@ class _Runner:
         path.touch(mode=0o600)
         path.write_bytes(SPEC.dump_json(spec))
         log = spec.evidence / "session.log"
-        argv = [*self._isolation, *_python(), "-m", "imagefactory.boot.session", str(path)]
+        argv = [*self._isolation, sys.executable, "-m", "imagefactory.boot.session", str(path)]
         with log.open("wb") as errors, started(argv, stderr=errors) as process:
             with self._lock:
                 self._running.add(process)
@@ -384,12 +385,6 @@ class _Runner:
             elif event["event"] == "report":
                 report = CASE.validate_json(json.dumps(event["report"]))
         return report
-
-
-def _python() -> tuple[str, ...]:
-    import sys  # noqa: PLC0415
-
-    return (sys.executable,)
 
 
 def _serves_metadata(case: BootCase) -> bool:

@@ -21,16 +21,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
 from qemu.qmp import QMPClient, QMPError
 
 from imagefactory.boot import metadata, traffic
-from imagefactory.boot.checks import Expected, facts_script, parse_facts, run_checks
+from imagefactory.boot.checks import facts_script, parse_facts, run_checks
 from imagefactory.boot.console import Console
 from imagefactory.boot.guest import Guest, UnreachableError, connect
 from imagefactory.boot.machine import SSH_PORT
 from imagefactory.boot.report import CaseReport, Check, Diagnosis, Failure
 from imagefactory.boot.screenshot import save as save_screenshot
+from imagefactory.boot.spec import CASE, SPEC, SessionSpec
 from imagefactory.run import run, started
 
 T = TypeVar("T")
@@ -46,42 +46,6 @@ LAST_EVENT = 1.0
 
 LAST_WORDS = 2.0
 """Seconds to listen on after a fatal line: what follows it explains it."""
-
-
-@dataclass(frozen=True)
-class Budgets:
-    """Seconds that the parts of a boot may take."""
-
-    boot: float
-    """From power-on to SSH (to the login prompt without a datasource)."""
-    stall: float
-    """Without any sign of life on the console."""
-    kernel: float
-    """From power-on to the kernel's first line; short while the accelerator is on trial."""
-    checks: float
-    power_off: float
-
-
-@dataclass(frozen=True)
-class SessionSpec:
-    """Everything that a boot needs to know."""
-
-    name: str
-    accelerator: str
-    command: tuple[str, ...]
-    evidence: Path
-    budgets: Budgets
-    user: str | None
-    """None: no datasource, so nobody can log in; the login prompt is the proof."""
-    private_key: str
-    expected: Expected
-    display: bool
-    serve_metadata: bool
-    guest_agent: bool
-
-
-SPEC = TypeAdapter(SessionSpec)
-CASE = TypeAdapter(CaseReport)
 
 
 class BootFailedError(Exception):
@@ -211,7 +175,8 @@ async def _listen(
         async def connected(
             reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: str = source
         ) -> None:
-            with contextlib.suppress(ConnectionError):
+            # Cancelled when the boot is over: what is read by then is all there is to know.
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await read(source, reader)
             writer.close()
 
