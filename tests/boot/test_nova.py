@@ -92,9 +92,7 @@ def test_a_guest_without_a_display_has_no_input_devices(profiles: ArchProfiles) 
 
 
 def test_an_emulated_architecture_replaces_the_images_own(profiles: ArchProfiles) -> None:
-    derived = derive(
-        {"architecture": "x86_64", "hw_emulation_architecture": "aarch64"}, profiles
-    )
+    derived = derive({"architecture": "x86_64", "hw_emulation_architecture": "aarch64"}, profiles)
     assert (derived.architecture, derived.emulated) == ("aarch64", True)
 
 
