@@ -79,6 +79,15 @@ class Hypervisor(Model):
     keyboard: Literal["usb", "ps2"] | None = Field(
         default=None, description="the keyboard that nova adds or the machine has"
     )
+    scsi_model: str = Field(
+        default="virtio-scsi", description="libvirt's SCSI controller when the image names none"
+    )
+    usb_controller: str = Field(
+        default="qemu-xhci", description="libvirt's USB controller, a QEMU device"
+    )
+    firmware_log: str | None = Field(
+        default=None, description="the QEMU device on which the firmware writes its own log"
+    )
     boot_budget: int = Field(
         gt=0, description="seconds from power-on to SSH that software emulation may take"
     )

@@ -1,0 +1,91 @@
+"""The way into a running guest: SSH with a key made for this one boot."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Literal
+
+import asyncssh
+
+CONNECT_TIMEOUT = 20.0
+"""Seconds for one attempt. An emulated guest takes some for its first key exchange."""
+
+Refusal = Literal["unreachable", "key refused"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a script in the guest printed."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class UnreachableError(Exception):
+    """The guest did not let us in (yet)."""
+
+    def __init__(self, kind: Refusal, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+@dataclass(frozen=True)
+class Guest:
+    """An open connection."""
+
+    connection: asyncssh.SSHClientConnection
+
+    async def script(self, text: str, timeout: float) -> Output:
+        """Run a POSIX shell script in the guest."""
+        done = await asyncio.wait_for(self.connection.run("sh -s", input=text), timeout)
+        return Output(
+            status=done.exit_status if done.exit_status is not None else -1,
+            stdout=str(done.stdout or ""),
+            stderr=str(done.stderr or ""),
+        )
+
+    @property
+    def host_key(self) -> str:
+        """The algorithm and fingerprint of the key that the guest shows."""
+        key = self.connection.get_server_host_key()
+        return f"{key.get_algorithm()} {key.get_fingerprint()}" if key else ""
+
+    async def close(self) -> None:
+        """End the connection; a guest that is gone already is no error."""
+        self.connection.abort()
+        await self.connection.wait_closed()
+
+
+def new_key() -> tuple[str, str]:
+    """Make an ed25519 key pair: private in OpenSSH's format, and the public line."""
+    key = asyncssh.generate_private_key("ssh-ed25519", comment="imagefactory boot test")
+    return key.export_private_key().decode(), key.export_public_key().decode().strip()
+
+
+async def connect(port: int, user: str, private_key: str) -> Guest:
+    """Try once to log in.
+
+    Raises:
+        UnreachableError: Nobody answered, or the key was refused.
+    """
+    try:
+        connection = await asyncssh.connect(
+            "127.0.0.1",
+            port,
+            username=user,
+            client_keys=[asyncssh.import_private_key(private_key)],
+            known_hosts=None,  # the guest makes its host keys at this very boot
+            config=None,
+            agent_path=None,
+            preferred_auth="publickey",
+            connect_timeout=CONNECT_TIMEOUT,
+            login_timeout=CONNECT_TIMEOUT * 2,
+        )
+    except asyncssh.PermissionDenied as error:
+        raise UnreachableError("key refused", f"the user {user!r}: {error}") from error
+    except (TimeoutError, asyncssh.Error, OSError) as error:
+        message = str(error) or type(error).__name__
+        raise UnreachableError("unreachable", message) from error
+    return Guest(connection)
