@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
 
 import click
+from pydantic import BaseModel
 
 from imagefactory import __version__, doctor, imagetest, pipeline, render, template
 from imagefactory import plan as plans
@@ -249,6 +250,7 @@ def plan_command(
 @click.pass_context
 def build_command(  # noqa: PLR0913
     click_context: click.Context,
+    *,
     image: str,
     architectures: tuple[str, ...],
     as_json: bool,
@@ -329,6 +331,7 @@ def build_command(  # noqa: PLR0913
 @click.pass_obj
 def test_command(  # noqa: PLR0913
     context: Context,
+    *,
     disk: Path,
     architectures: tuple[str, ...],
     as_json: bool,
@@ -387,8 +390,9 @@ def test_command(  # noqa: PLR0913
 )
 @click.option("--allow-untested", is_flag=True, help="Also without a passed boot test.")
 @click.pass_obj
-def upload_command(  # noqa: PLR0913
+def upload_command(
     context: Context,
+    *,
     image: str,
     architectures: tuple[str, ...],
     as_json: bool,
@@ -420,7 +424,7 @@ def upload_command(  # noqa: PLR0913
 @click.argument("kind", type=click.Choice(["template", "arch-profile"]))
 def schema_command(kind: str) -> None:
     """Print the JSON Schema of a kind of YAML file, for editors."""
-    model = {"template": template.ImageTemplate, "arch-profile": ArchProfile}[kind]
+    model: type[BaseModel] = {"template": template.ImageTemplate, "arch-profile": ArchProfile}[kind]
     click.echo(render.to_json(model.model_json_schema()))
 
 
@@ -478,7 +482,7 @@ def _builds(context: Context, image: str, architectures: Sequence[str]) -> list[
     return builds
 
 
-def _upload(  # noqa: PLR0913
+def _upload(
     context: Context,
     build: Build,
     cloud: str,

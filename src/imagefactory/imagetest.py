@@ -28,7 +28,7 @@ class Subject:
     cases: tuple[BootCase, ...]
 
 
-def describe(  # noqa: PLR0913
+def describe(
     disk: Path,
     architectures: Sequence[str],
     profiles: ArchProfiles,

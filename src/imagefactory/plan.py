@@ -163,7 +163,7 @@ def make_plan(
             hint=f"it exists for {', '.join(template.architectures or ())}",
         )
     image_properties = properties.derive(profile, template)
-    warnings = properties.validate(image_properties)
+    warnings = properties.validate(image_properties, hypervisor=profile.hypervisor)
     sources.refresh()
     with ThreadPoolExecutor() as pool:
         image = pool.submit(_image_packages, template, profile, sources.image)

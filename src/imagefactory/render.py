@@ -151,9 +151,7 @@ def to_json(value: object) -> str:
 
 
 def _table(*columns: str, show_header: bool = True) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_header=show_header
-    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_header=show_header)
     for column in columns:
         table.add_column(column)
     return table
