@@ -204,6 +204,8 @@ def cloud_at(
     """Make a Glance the only thing that openstacksdk knows of."""
     for name in [name for name in os.environ if name.startswith("OS_")]:
         monkeypatch.delenv(name)
+    for files in ("CONFIG_FILES", "SECURE_FILES"):  # those of the user and of the host
+        monkeypatch.setattr(f"openstack.config.loader.{files}", [])
     cloud = GlanceCloud(endpoint, directory / "clouds.yaml")
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds_yaml))
     for name in ("member", "other", "admin"):

@@ -280,6 +280,12 @@ def test_a_cloud_that_clouds_yaml_does_not_know(glance_cloud: GlanceCloud, image
     assert all(name in error.hint for name in ("member", "admin", str(glance_cloud.clouds_yaml)))
 
 
+def test_no_cloud_at_all(glance_cloud: GlanceCloud, image: NewImage) -> None:
+    glance_cloud.clouds_yaml.unlink()
+    error = refused(UnknownCloudError, lambda: upload(image, cloud="member"))
+    assert error.hint == "known: none (there is no readable clouds.yaml)"
+
+
 def test_a_clouds_yaml_that_is_no_yaml(glance_cloud: GlanceCloud, image: NewImage) -> None:
     glance_cloud.clouds_yaml.write_text("clouds:\n  a: {auth: {password: hunter2}\n")
     error = refused(ConfigError, lambda: upload(image, cloud="a"))

@@ -38,6 +38,9 @@ for _library in ("keystoneauth", "openstack"):
 _LONGEST_ANSWER = 500
 """Characters of the cloud's own words in an error."""
 
+_NO_CLOUD = "defaults"
+"""What openstacksdk calls the empty configuration that it makes up when it finds none."""
+
 _DELETE_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Seconds between the attempts to delete an image that the cloud is still busy with."""
 
@@ -272,7 +275,7 @@ def connect(cloud: str, timeout: float) -> Iterator[Glance]:
 def _region(cloud: str) -> CloudRegion:
     try:
         config = OpenStackConfig(app_name="imagefactory", app_version=__version__)
-        known = sorted(config.get_cloud_names())
+        known = sorted(set(config.get_cloud_names()) - {_NO_CLOUD})
         if cloud in known:
             return config.get_one(cloud=cloud)
     except (auth_errors.ClientException, sdk_errors.SDKException) as error:
