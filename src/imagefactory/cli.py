@@ -211,7 +211,7 @@ def show_command(
     if as_json:
         click.echo(render.to_json([build.manifest for build in builds]))
         return
-    out.print(render.builds_table(builds))
+    _show_builds(builds)
     for build in builds:
         out.print(f"[bold]{build.image} {build.architecture}[/]  digest {build.digest}")
         out.print(render.report_table(build.boots))
@@ -295,7 +295,7 @@ def build_command(  # noqa: PLR0913
     if as_json:
         click.echo(render.to_json([render.build_row(build) for build in builds]))
     elif builds:
-        out.print(render.builds_table(builds))
+        _show_builds(builds)
     return failures[0].exit_code if failures else 0
 
 
@@ -424,8 +424,17 @@ def upload_command(
 @click.argument("kind", type=click.Choice(["template", "arch-profile"]))
 def schema_command(kind: str) -> None:
     """Print the JSON Schema of a kind of YAML file, for editors."""
-    model: type[BaseModel] = {"template": template.ImageTemplate, "arch-profile": ArchProfile}[kind]
-    click.echo(render.to_json(model.model_json_schema()))
+    models: dict[str, type[BaseModel]] = {
+        "template": template.ImageTemplate,
+        "arch-profile": ArchProfile,
+    }
+    click.echo(render.to_json(models[kind].model_json_schema()))
+
+
+def _show_builds(builds: Sequence[Build]) -> None:
+    out.print(render.builds_table(builds))
+    for build in builds:  # on lines of their own: a path is for copying
+        out.print(str(build.disk), soft_wrap=True)
 
 
 def _profiles_of(

@@ -47,7 +47,7 @@ def build_row(build: Build) -> dict[str, Any]:
 
 def builds_table(builds: Iterable[Build]) -> Table:
     """Show finished builds: what came out, how it was proven, where it lies."""
-    table = _table("image", "architecture", "size", "boots in", "checks", "where it lies")
+    table = _table("image", "architecture", "size", "boots in", "checks")
     for build in builds:
         passed, made = build.checks
         style = _VERDICT_STYLE[build.verdict]
@@ -58,7 +58,6 @@ def builds_table(builds: Iterable[Build]) -> Table:
             megabytes(build.size),
             seconds(build.boot_seconds),
             f"[{style}]{checks}[/]",
-            Text(str(build.disk), overflow="fold"),
         )
     return table
 

@@ -150,7 +150,8 @@ try_ec2() {
 }
 
 # The config drive may sit on a controller that is still being probed; virtio
-# disks are there at once. Only where SCSI hosts exist two seconds are spent.
+# disks are there at once. Only where SCSI hosts exist a second is spent, and
+# "cloud" looks again when the network has nothing either.
 find_local() {
     tries=0
     seed_reset
@@ -164,8 +165,8 @@ find_local() {
         done
         [ -d /sys/class/scsi_host ] && [ -n "$(ls /sys/class/scsi_host)" ] || return 1
         tries=$((tries + 1))
-        [ $tries -lt 6 ] || return 1
-        sleep 0.4
+        [ $tries -lt 3 ] || return 1
+        sleep 0.5
     done
 }
 
