@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from imagefactory import yamlfile
 from imagefactory.arch import Name
@@ -34,6 +34,10 @@ class Repository(Model):
     mirror: str = Field(pattern=r"^(https?|file|ftp)://[^ ]+$", description="without the suite")
     components: tuple[str, ...] = ("main",)
     keyring: str = Field(description="file of the keys that sign the repository")
+    required: bool = Field(
+        default=True,
+        description="false: when it cannot be read, go on without it and warn",
+    )
 
 
 class UefiFiles(Model):
@@ -75,20 +79,36 @@ class MinimalTree(Model):
         default=(), description="taken where the architecture's kernel has them"
     )
     initramfs_modules: tuple[str, ...] = Field(
-        description="modules that find the root filesystem, in the order of loading"
+        description="those modules that find the root filesystem, in the order of loading"
     )
-    initramfs_files: tuple[TreePath, ...] = Field(
-        description="globs of the files that the initramfs needs"
+    initramfs_script: TreePath = Field(description="the script that mounts the root filesystem")
+    initramfs_programs: tuple[TreePath, ...] = Field(
+        description="programs that it runs, taken with their libraries"
     )
     modes: dict[str, str] = Field(default={}, description="path -> mode in octal")
     directories: tuple[TreePath, ...] = ()
     links: dict[str, str] = Field(default={}, description="path -> target of a symbolic link")
+    kernel_compression: Literal["none", "xz"] = Field(
+        default="none",
+        description="xz: stored compressed, GRUB unpacks it; smaller, slower to build and boot",
+    )
     console_password: str | None = Field(
         default=None,
         description="hash (crypt(5), as `mkpasswd` or `openssl passwd -6` prints it) of the "
         "default user's console password; unset: no password",
         pattern=r"^\$[0-9a-z]+\$[^:\s]+$",
     )
+
+    @model_validator(mode="after")
+    def _initramfs_takes_known_modules(self) -> MinimalTree:
+        known = {*self.modules, *self.optional_modules}
+        strangers = [name for name in self.initramfs_modules if name not in known]
+        if strangers:
+            raise ValueError(
+                f"initramfs_modules {', '.join(strangers)}: "
+                "name them in modules or optional_modules too"
+            )
+        return self
 
 
 class BootCase(Model):
@@ -126,6 +146,9 @@ class ImageTemplate(Model):
         default=(), description="where they come from; unset: the image's own repositories"
     )
     kernel: str | None = Field(default=None, description="kernel package; unset: the profile's")
+    boot: dict[str, tuple[str, ...]] = Field(
+        default={}, description="architecture -> boot methods, in place of the profile's"
+    )
     kernel_arguments: tuple[str, ...] = ()
     bootloader: Bootloader
     minimal: MinimalTree

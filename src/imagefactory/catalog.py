@@ -1,0 +1,161 @@
+"""The local store of builds: each appears by one atomic rename, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from imagefactory.errors import ConfigError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Build:
+    """One finished build: its directory and its manifest."""
+
+    directory: Path
+    manifest: dict[str, Any]
+
+    @property
+    def image(self) -> str:
+        """The image's name."""
+        return str(self.manifest["plan"]["image"])
+
+    @property
+    def architecture(self) -> str:
+        """Nova's name of the architecture."""
+        return str(self.manifest["plan"]["architecture"])
+
+    @property
+    def disk(self) -> Path:
+        """The disk image."""
+        return self.directory / str(self.manifest["disk"]["file"])
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """The Glance image properties."""
+        return dict(self.manifest["plan"]["properties"])
+
+    @property
+    def digest(self) -> str:
+        """The digest of the plan it was built from."""
+        return str(self.manifest["plan"]["digest"])
+
+    @property
+    def verdict(self) -> str:
+        """passed, failed or untested."""
+        report = self.manifest.get("boot_test")
+        return "untested" if report is None else str(report["verdict"])
+
+
+class Catalog:
+    """Builds under one directory: IMAGE/ARCHITECTURE/BUILD/.
+
+    Args:
+        directory: Where the builds lie; work in progress is in ``.work`` below it, so that
+            finishing a build is a rename within one filesystem.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._work = directory / ".work"
+
+    @classmethod
+    def default(cls) -> Catalog:
+        """The user's own catalog, ``$XDG_DATA_HOME/imagefactory``."""
+        base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
+        return cls(Path(base) / "imagefactory")
+
+    @contextlib.contextmanager
+    def workspace(self, name: str) -> Iterator[Path]:
+        """Hand out an empty directory that is removed in the end, whatever happens.
+
+        Directories that a killed process left behind are removed first: the kernel drops a
+        process's lock with the process, so a free lock means that nobody works there.
+
+        Raises:
+            ConfigError: The catalog cannot be written to.
+        """
+        try:
+            self._work.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+            work = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._work))
+        except OSError as error:
+            raise ConfigError(
+                f"the catalog {self.directory} cannot be written to: {error.strerror}",
+                hint="choose another with --catalog DIR",
+            ) from None
+        lock = FileLock(f"{work}.lock")
+        lock.acquire()
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            lock.release()
+            Path(f"{work}.lock").unlink(missing_ok=True)
+
+    def add(self, work: Path, manifest: dict[str, Any]) -> Build:
+        """Make a finished workspace a build: manifest, flush, one rename."""
+        plan = manifest["plan"]
+        moment = datetime.fromisoformat(manifest["built"]).strftime("%Y%m%dT%H%M%S%fZ")
+        parent = self.directory / plan["image"] / plan["architecture"]
+        parent.mkdir(parents=True, exist_ok=True)
+        path = work / MANIFEST
+        path.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        for file in (path, work / manifest["disk"]["file"]):
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        target = parent / f"{moment}-{plan['digest'][:12]}"
+        work.rename(target)
+        return Build(target, manifest)
+
+    def keep_evidence(self, evidence: Path, name: str) -> Path:
+        """Keep the evidence of a failed boot test, the last one of each image."""
+        kept = self.directory / ".failed" / name
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(kept, ignore_errors=True)
+        return evidence.rename(kept)
+
+    def builds(self, image: str, architecture: str) -> tuple[Build, ...]:
+        """Return the builds of an image, the oldest first; what cannot be read is left out."""
+        found = []
+        for path in sorted((self.directory / image / architecture).glob(f"*/{MANIFEST}")):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(Build(path.parent, json.loads(path.read_text(encoding="utf-8"))))
+        return tuple(found)
+
+    def latest(self, image: str, architecture: str) -> Build | None:
+        """Return the newest build of an image."""
+        builds = self.builds(image, architecture)
+        return builds[-1] if builds else None
+
+    def latest_good(self, image: str, architecture: str) -> Build | None:
+        """Return the newest build that passed its boot test."""
+        good = [build for build in self.builds(image, architecture) if build.verdict == "passed"]
+        return good[-1] if good else None
+
+    def _sweep(self) -> None:
+        for work in self._work.iterdir():
+            if work.suffix == ".lock":
+                if not work.with_suffix("").exists():
+                    work.unlink(missing_ok=True)
+                continue
+            lock = FileLock(f"{work}.lock", timeout=0)
+            with contextlib.suppress(Timeout), lock:
+                shutil.rmtree(work, ignore_errors=True)
+
+
+def now() -> str:
+    """Return the time as manifests keep it: ISO 8601, UTC."""
+    return datetime.now(UTC).isoformat()

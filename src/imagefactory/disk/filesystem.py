@@ -1,0 +1,95 @@
+"""Filesystems written into plain files: ext4 from a tar, FAT from a list of files."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from imagefactory import run
+from imagefactory.packages.tools import Tools
+
+_EXT4_FEATURES = "^metadata_csum_seed,^orphan_file"
+"""Off: GRUB before 2.12 does not read a filesystem that has them."""
+
+_INODE_RATIO = 16384
+"""Bytes of the filesystem per inode: mke2fs's usual ratio, whatever the size."""
+
+
+def make_ext4(
+    target: Path, tar: Path, size: int, identity: uuid.UUID, epoch: int, tools: Tools, log: Path
+) -> None:
+    """Write an ext4 filesystem that holds a tar's files, the same bytes every time.
+
+    Args:
+        target: The file to create.
+        tar: The tree; owners, modes and extended attributes are taken as they stand in it.
+        size: Bytes.
+        identity: Its UUID; the directory hash seed is derived from it.
+        epoch: Seconds since 1970 for all its times.
+        tools: Host programs (mke2fs 1.47.1 or later with libarchive).
+        log: Where the programs' output is kept.
+
+    Raises:
+        CommandError: The files do not fit, or mke2fs refuses them.
+    """
+    with target.open("wb") as stream:
+        stream.truncate(size)
+    seed = uuid.uuid5(identity, "directory hash seed")
+    run.run(
+        [
+            *tools.command("mke2fs"),
+            *("-q", "-t", "ext4", "-b", "4096", "-I", "256", "-i", str(_INODE_RATIO), "-m", "1"),
+            *("-O", _EXT4_FEATURES, "-U", str(identity), "-L", "root"),
+            *("-E", f"hash_seed={seed},lazy_itable_init=0,lazy_journal_init=0,nodiscard"),
+            *("-d", tar, target),
+        ],
+        env={"SOURCE_DATE_EPOCH": str(epoch), "MKE2FS_CONFIG": str(_configuration(tools))},
+        log=log,
+    )
+
+
+def make_fat(
+    target: Path,
+    files: Mapping[str, Path],
+    size: int,
+    identity: uuid.UUID,
+    epoch: int,
+    tools: Tools,
+    log: Path,
+) -> None:
+    """Write a FAT filesystem (the ESP) that holds some files, the same bytes every time.
+
+    Args:
+        target: The file to create.
+        files: Path inside the filesystem -> the file's content.
+        size: Bytes.
+        identity: Where the volume's serial number is taken from.
+        epoch: Seconds since 1970 for all its times.
+        tools: Host programs (mtools).
+        log: Where the programs' output is kept.
+
+    Raises:
+        CommandError: The files do not fit.
+    """
+    with target.open("wb") as stream:
+        stream.truncate(size)
+    env = {"SOURCE_DATE_EPOCH": str(epoch), "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"}
+    serial = f"{identity.int & 0xFFFFFFFF:08x}"
+
+    def mtools(program: str, *arguments: str | Path) -> None:
+        command = tools.command("mtools")
+        words = [*command[:-1], "--argv0", program, command[-1]]
+        run.run([*words, "-i", target, *arguments], env=env, log=log)
+
+    mtools("mformat", "-N", serial, "-v", "ESP", "::")
+    for folder in sorted({str(parent) for path in files for parent in Path(path).parents}):
+        if folder != ".":
+            mtools("mmd", f"::{folder}")
+    for path, source in sorted(files.items()):
+        mtools("mcopy", source, f"::{path}")
+
+
+def _configuration(tools: Tools) -> Path:
+    """The release's own mke2fs.conf: the host's would change the result."""
+    return tools.directory / "etc/mke2fs.conf"

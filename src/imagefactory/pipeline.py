@@ -1,0 +1,106 @@
+"""The way through the house: plan -> packages -> tree -> disk -> boot test -> catalog."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from imagefactory import __version__
+from imagefactory.arch import ArchProfiles
+from imagefactory.boot import BootReport, boot_test
+from imagefactory.catalog import Build, Catalog, now
+from imagefactory.disk.image import Disk, make_disk
+from imagefactory.errors import BootTestError
+from imagefactory.packages import tools
+from imagefactory.packages.apt import sha256_of
+from imagefactory.plan import BuildPlan, Sources
+from imagefactory.progress import Stages, silent
+from imagefactory.rootfs.minimal import build_tree
+
+
+@dataclass(frozen=True)
+class Factory:
+    """Where builds go and how they are proven."""
+
+    profiles: ArchProfiles
+    catalog: Catalog
+    cache: Path
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    skip_test: bool = False
+    jobs: int = 1
+    announce: Callable[[str, str], None] = silent
+
+
+def build(plan: BuildPlan, sources: Sources, factory: Factory) -> Build:
+    """Build one image for one architecture and prove that it boots.
+
+    Raises:
+        ImageFactoryError: A stage failed; nothing enters the catalog then, but a failed boot
+            test leaves its evidence beside the catalog's builds.
+    """
+    stages = Stages(factory.announce)
+    with factory.catalog.workspace(plan.name) as work:
+        with stages.stage("packages", f"{len(plan.image_packages)} packages"):
+            sources.fetch(plan)
+            pool = sources.image.pool
+            disk_tools = tools.unpack(plan.disk_tools, pool, factory.cache)
+            boot_tools = tools.unpack(plan.boot_tools, pool, factory.cache)
+        scratch = work / "scratch"
+        scratch.mkdir()
+        with stages.stage("tree", f"{plan.template.distribution.release}, kernel and files"):
+            tree = build_tree(plan, pool.take, disk_tools, scratch, factory.cache)
+        with stages.stage("disk", f"{', '.join(plan.boot)}; qcow2"):
+            disk = make_disk(plan, tree, pool.take, disk_tools, boot_tools, scratch)
+        finished = work / "result"
+        finished.mkdir()
+        disk = disk.moved_to(finished)
+        report = None
+        if not factory.skip_test:
+            with stages.stage("boot test", ", ".join(case.name for case in plan.cases)):
+                report = _prove(plan, disk, finished / "boot", factory)
+        return factory.catalog.add(finished, _manifest(plan, disk, report, stages.seconds))
+
+
+def _prove(plan: BuildPlan, disk: Disk, evidence: Path, factory: Factory) -> BootReport:
+    report = boot_test(
+        disk.path,
+        plan.properties,
+        plan.cases,
+        evidence,
+        profiles=factory.profiles,
+        accelerator=factory.accelerator,
+        progress=factory.announce,
+        jobs=factory.jobs,
+    )
+    if not report.passed:
+        kept = factory.catalog.keep_evidence(evidence, plan.name)
+        raise BootTestError(
+            f"{plan.name} did not pass its boot test: {report.diagnosis}",
+            hint="the evidence (console, screenshot, QEMU command line) was kept",
+            log=kept,
+        )
+    return report
+
+
+def _manifest(
+    plan: BuildPlan, disk: Disk, report: BootReport | None, seconds: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "built": now(),
+        "host": {"kernel": platform.release(), "machine": platform.machine()},
+        "imagefactory": __version__,
+        "plan": plan.facts(),
+        "disk": {
+            "file": disk.path.name,
+            "format": disk.format,
+            "size": disk.size,
+            "virtual_size": disk.virtual_size,
+            "sha256": sha256_of(disk.path),
+        },
+        "seconds": seconds,
+        "boot_test": None if report is None else report.to_json(),
+    }

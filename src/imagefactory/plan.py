@@ -1,0 +1,273 @@
+"""Build plans: template x profile, resolved, with a digest of all that can change the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from imagefactory import __version__, properties, run
+from imagefactory.arch import ArchProfile
+from imagefactory.errors import ConfigError
+from imagefactory.packages.apt import Apt, Package, sha256_of
+from imagefactory.template import BootCase, Bootloader, GrubModules, ImageTemplate, UefiFiles
+
+_NAMESPACE = uuid.UUID("5b0f7a0c-6d2e-5c0b-9e0e-1f8a3f1c7d10")
+"""Random, ours: the root of all identifiers that are derived from a plan's digest."""
+
+_BUILDING_CODE = ("packages", "rootfs", "disk")
+"""The parts of this package whose code decides what an image's bytes are."""
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """Everything that is decided before the work begins.
+
+    Attributes:
+        image_packages: What the image and its bootloader are taken from; the kernel is first.
+        disk_tools: Host programs that write filesystems.
+        boot_tools: Host programs of the image's own release that write its bootloader.
+        properties: The Glance image properties; the boot test starts from them too.
+        epoch: SOURCE_DATE_EPOCH when the environment sets it, in seconds since 1970.
+        digest: SHA-256 over all that can change the image's bytes.
+    """
+
+    template: ImageTemplate
+    template_file: Path
+    profile: ArchProfile
+    image_packages: tuple[Package, ...]
+    disk_tools: tuple[Package, ...]
+    boot_tools: tuple[Package, ...]
+    properties: dict[str, str]
+    warnings: tuple[str, ...]
+    epoch: int | None
+    digest: str = field(default="")
+
+    @property
+    def name(self) -> str:
+        """Image and architecture, as used in names of files."""
+        return f"{self.template.name}-{self.profile.name}"
+
+    @property
+    def boot(self) -> tuple[str, ...]:
+        """The boot methods the disk is prepared for."""
+        return boot_methods(self.template, self.profile)
+
+    @property
+    def kernel(self) -> Package:
+        """The package that holds the kernel."""
+        return self.image_packages[0]
+
+    @property
+    def overlay(self) -> Path:
+        """The directory of the image's own files."""
+        return self.template_file.parent / self.template.minimal.overlay
+
+    def identifier(self, purpose: str) -> uuid.UUID:
+        """Derive an identifier (of a disk, a partition, a filesystem) from the digest."""
+        return uuid.uuid5(_NAMESPACE, f"{self.digest}:{purpose}")
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `plan --json` prints and the manifest keeps."""
+        return {
+            "image": self.template.name,
+            "architecture": self.profile.name,
+            "digest": self.digest,
+            "imagefactory": __version__,
+            "template": str(self.template_file),
+            "source_date_epoch": self.epoch,
+            "disk_size_mib": self.template.disk_size,
+            "boot": list(self.boot),
+            "kernel": str(self.kernel),
+            "packages": [asdict(package) for package in self.image_packages],
+            "tools": [str(package) for package in (*self.disk_tools, *self.boot_tools)],
+            "properties": self.properties,
+            "tests": [case.name for case in self.cases],
+            "warnings": list(self.warnings),
+        }
+
+    @property
+    def cases(self) -> tuple[BootCase, ...]:
+        """The boot tests that concern this architecture."""
+        return tuple(
+            case
+            for case in self.template.tests
+            if case.architectures is None or self.profile.name in case.architectures
+        )
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The package lists a plan is resolved from."""
+
+    image: Apt
+    disk_tools: Apt
+    boot_tools: Apt
+
+    @classmethod
+    def of(cls, template: ImageTemplate, profile: ArchProfile, cache_directory: Path) -> Sources:
+        """Name the package lists of an image; nothing is fetched yet."""
+        host = host_deb_architecture()
+        tool_repositories = template.tool_repositories or template.repositories
+        return cls(
+            Apt(template.repositories, profile.names.deb, cache_directory),
+            Apt(tool_repositories, host, cache_directory),
+            Apt(template.repositories, host, cache_directory),
+        )
+
+    def refresh(self) -> None:
+        """Bring all package lists up to date, side by side.
+
+        Raises:
+            PackageError: A repository cannot be reached, or its signature is wrong.
+        """
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Apt.refresh, (self.image, self.disk_tools, self.boot_tools)))
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What could not be read and is not required."""
+        everything = (self.image, self.disk_tools, self.boot_tools)
+        return tuple(dict.fromkeys(line for apt in everything for line in apt.left_out))
+
+    def fetch(self, plan: BuildPlan) -> None:
+        """Download whatever the plan names and the pool lacks.
+
+        Raises:
+            PackageError: A download failed or did not match its checksum.
+        """
+        self.image.fetch(plan.image_packages)
+        self.disk_tools.fetch(plan.disk_tools)
+        self.boot_tools.fetch(plan.boot_tools)
+
+
+def make_plan(
+    template: ImageTemplate, template_file: Path, profile: ArchProfile, sources: Sources
+) -> BuildPlan:
+    """Resolve an image for one architecture.
+
+    Raises:
+        ConfigError: The image does not exist for this architecture.
+        PackageError: A package does not exist, or a repository cannot be reached.
+        PropertyError: The image properties are not what nova accepts.
+    """
+    if template.architectures and profile.name not in template.architectures:
+        raise ConfigError(
+            f"the image {template.name!r} does not exist for {profile.name}",
+            hint=f"it exists for {', '.join(template.architectures)}",
+        )
+    image_properties = properties.derive(profile, template)
+    warnings = properties.validate(image_properties)
+    sources.refresh()
+    with ThreadPoolExecutor() as pool:
+        image = pool.submit(_image_packages, template, profile, sources.image)
+        disk = pool.submit(sources.disk_tools.resolve, template.tool_packages)
+        boot = pool.submit(sources.boot_tools.resolve, template.bootloader.tools)
+        plan = BuildPlan(
+            template=template,
+            template_file=template_file,
+            profile=profile,
+            image_packages=image.result(),
+            disk_tools=disk.result(),
+            boot_tools=boot.result(),
+            properties=image_properties,
+            warnings=(*warnings, *sources.left_out),
+            epoch=_epoch_of_environment(),
+        )
+    return _with_digest(plan)
+
+
+@cache
+def host_deb_architecture() -> str:
+    """Return what Debian calls this host's architecture."""
+    return run.run(["dpkg", "--print-architecture"]).stdout.strip()
+
+
+def boot_files(bootloader: Bootloader, method: str) -> UefiFiles | GrubModules:
+    """Return where the distribution keeps its bootloader for one boot method.
+
+    Raises:
+        ConfigError: The template does not say it.
+    """
+    known = {
+        "uefi": bootloader.uefi,
+        "uefi-unsigned": bootloader.uefi_unsigned,
+        "bios": bootloader.bios,
+        "prep": bootloader.prep,
+    }
+    files = known.get(method)
+    if files is None:
+        available = ", ".join(name for name, value in known.items() if value)
+        raise ConfigError(
+            f"the template has no bootloader for the boot method {method!r}",
+            hint=f"it has: {available}; the profile's key `boot` names the methods",
+        )
+    return files
+
+
+def boot_methods(template: ImageTemplate, profile: ArchProfile) -> tuple[str, ...]:
+    """Return how firmware starts the image: as the template says, else as the profile does."""
+    return template.boot.get(profile.name, profile.boot)
+
+
+def _image_packages(template: ImageTemplate, profile: ArchProfile, apt: Apt) -> tuple[Package, ...]:
+    kernel = template.kernel or profile.kernel.get(template.distribution.id)
+    if kernel is None:
+        raise ConfigError(
+            f"the profile {profile.name} names no kernel for {template.distribution.id}",
+            hint=f"add `kernel: {{{template.distribution.id}: PACKAGE}}` to the profile",
+        )
+    names = dict.fromkeys(template.minimal.packages)
+    for method in boot_methods(template, profile):
+        files = boot_files(template.bootloader, method)
+        names.update(dict.fromkeys(fill(name, profile) for name in files.packages))
+    return (apt.kernel(kernel), *apt.find(tuple(names)))
+
+
+def fill(text: str, profile: ArchProfile) -> str:
+    """Fill the architecture's names into a template's ``{deb}``, ``{efi}`` and ``{grub_efi}``."""
+    return text.format_map({key: value or "" for key, value in profile.names})
+
+
+def _epoch_of_environment() -> int | None:
+    value = os.environ.get("SOURCE_DATE_EPOCH")
+    if value is None:
+        return None
+    if not value.isdigit():
+        raise ConfigError(f"SOURCE_DATE_EPOCH is not a number of seconds: {value!r}")
+    return int(value)
+
+
+def _with_digest(plan: BuildPlan) -> BuildPlan:
+    recipe = plan.template.model_dump(mode="json", exclude={"description", "tests", "visibility"})
+    content = {
+        "template": recipe,
+        "profile": plan.profile.model_dump(mode="json", exclude={"description", "hypervisor"}),
+        "packages": [package.sha256 for package in plan.image_packages],
+        "tools": [package.sha256 for package in (*plan.disk_tools, *plan.boot_tools)],
+        "overlay": _tree_digest(plan.overlay),
+        "code": [_tree_digest(Path(__file__).parent / part) for part in _BUILDING_CODE],
+        "epoch": plan.epoch,
+    }
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return replace(plan, digest=hashlib.sha256(text.encode()).hexdigest())
+
+
+def _tree_digest(directory: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(directory)): (
+            f"-> {path.readlink()}" if path.is_symlink() else _content_and_mode(path)
+        )
+        for path in sorted(directory.rglob("*"))
+        if "__pycache__" not in path.parts and (path.is_symlink() or path.is_file())
+    }
+
+
+def _content_and_mode(path: Path) -> str:
+    return f"{sha256_of(path)} {'x' if path.stat().st_mode & 0o100 else '-'}"

@@ -1,0 +1,167 @@
+"""The kernel of an image: the modules it needs, found by what each says of itself."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import lzma
+import re
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import zstandard
+from elftools.elf.elffile import ELFFile
+
+from imagefactory.errors import BuildError
+from imagefactory.packages import deb
+
+_DICTIONARY = 1 << 20
+"""Bytes of xz's dictionary: 1 MiB is within 2 % of the best."""
+
+_MODULE = re.compile(r"lib/modules/([^/]+)/(kernel/.+/([^/]+)\.ko)(?:\.(xz|zst))?$")
+
+
+@dataclass(frozen=True)
+class Module:
+    """One kernel module: its path below lib/modules/VERSION and its uncompressed content."""
+
+    name: str
+    path: str
+    content: bytes
+    needs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """An unpacked kernel with the modules that were asked for.
+
+    Attributes:
+        image: The kernel's content.
+        modules: In an order in which each comes after all that it needs.
+        index: modules.builtin, modules.builtin.modinfo and modules.order, for depmod.
+    """
+
+    version: str
+    image: bytes
+    modules: tuple[Module, ...]
+    index: dict[str, bytes]
+
+    def closure(self, names: Iterable[str]) -> tuple[Module, ...]:
+        """Return modules and all they need, in loading order; built-in ones need no file."""
+        by_name = {module.name: module for module in self.modules}
+        return _in_order(names, by_name.get)
+
+
+def read_kernel(
+    archive: tarfile.TarFile, required: Iterable[str], optional: Iterable[str]
+) -> Kernel:
+    """Take a kernel and some of its modules out of a package.
+
+    Raises:
+        BuildError: A required module is neither there nor built in, or there is no kernel.
+    """
+    members = {member.name.removeprefix("./"): member for member in archive if member.isfile()}
+    files: dict[str, tuple[str, str, tarfile.TarInfo]] = {}
+    index: dict[str, bytes] = {}
+    version, image = "", b""
+    for name, member in members.items():
+        if match := _MODULE.search(name):
+            files[match[3].replace("-", "_")] = (match[2], match[4] or "", member)
+        elif match := re.match(r"boot/vmlinu[xz]-(.+)$", name):
+            version, image = match[1], deb.read(archive, member)
+        elif PurePosixPath(name).name in {"modules.builtin", "modules.builtin.modinfo"}:
+            index[PurePosixPath(name).name] = deb.read(archive, member)
+    if not version:
+        raise BuildError("the kernel package holds no /boot/vmlinu*")
+    builtin = _builtin_names(index.get("modules.builtin", b""))
+
+    def load(name: str) -> Module | None:
+        if name not in files:
+            return None
+        path, compression, member = files[name]
+        content = _expand(deb.read(archive, member), compression)
+        return Module(name, path, content, _needs(content))
+
+    wanted = list(required)
+    absent = [name for name in wanted if name not in files and name not in builtin]
+    if absent:
+        raise BuildError(
+            f"the kernel {version} has no module {', '.join(sorted(absent))}",
+            hint="the template's `minimal: modules:` names it; "
+            "`optional_modules:` is for those that only some architectures have",
+        )
+    wanted += [name for name in optional if name in files]
+    return Kernel(version, image, _in_order(wanted, load), index)
+
+
+def compressed(image: bytes, cache: Path) -> bytes:
+    """Compress a kernel as GRUB can read it; ten seconds the first time, then from the cache.
+
+    GRUB's reader knows CRC32 and no filter but LZMA2; its memory grows with the dictionary.
+    """
+    settings = {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": _DICTIONARY}
+    key = hashlib.sha256(f"{settings}\0".encode() + image).hexdigest()
+    stored = cache / f"{key}.xz"
+    with contextlib.suppress(OSError, lzma.LZMAError):
+        known = stored.read_bytes()
+        if lzma.decompress(known) == image:
+            return known
+    packed = lzma.compress(image, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=[settings])
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=cache, delete=False) as stream:
+        stream.write(packed)
+    Path(stream.name).replace(stored)
+    return packed
+
+
+def _in_order(names: Iterable[str], find: Callable[[str], Module | None]) -> tuple[Module, ...]:
+    ordered: dict[str, Module] = {}
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        name = name.replace("-", "_")
+        if name in ordered or name in above:
+            return
+        module = find(name)
+        if module is None:  # built in, or a soft dependency that this kernel lacks
+            return
+        for need in module.needs:
+            visit(need, (*above, name))
+        ordered[name] = module
+
+    for name in names:
+        visit(name, ())
+    return tuple(ordered.values())
+
+
+def _needs(content: bytes) -> tuple[str, ...]:
+    """Read `depends` and `softdep ... pre:` from a module's .modinfo section."""
+    section = ELFFile(io.BytesIO(content)).get_section_by_name(".modinfo")
+    entries = section.data().split(b"\0") if section else []
+    needs: list[str] = []
+    for entry in entries:
+        key, _, value = entry.decode("utf-8", "replace").partition("=")
+        if key == "depends":
+            needs += [name for name in value.split(",") if name]
+        elif key == "softdep":
+            before = re.search(r"pre:\s*(.*?)(?=\bpost:|$)", value)
+            needs += before[1].split() if before else []
+    return tuple(needs)
+
+
+def _builtin_names(listing: bytes) -> set[str]:
+    names = (PurePosixPath(line).stem for line in listing.decode().splitlines())
+    return {name.replace("-", "_") for name in names}
+
+
+def _expand(content: bytes, compression: str) -> bytes:
+    match compression:
+        case "xz":
+            return lzma.decompress(content)
+        case "zst":
+            return zstandard.ZstdDecompressor().decompressobj().decompress(content)
+        case _:
+            return content
