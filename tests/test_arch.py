@@ -13,28 +13,13 @@ from imagefactory.yamlfile import YamlMistakesError
 
 SHIPPED = ArchProfiles.load(SearchPath((shipped_directory(),)))
 
-ARMV7L = """\
-name: armv7l
-description: 32-bit Arm with hard floats, UEFI
-aliases: [armhf]
-names: {deb: armhf, rpm: armv7hl, efi: arm, grub_efi: arm-efi}
-elf: {machine: 40, bits: 32, endian: little}
-kernel: {debian: linux-image-armmp}
-console: ttyAMA0
-boot: [uefi-unsigned]
-min_ram: 256
-properties: {architecture: armv7l, hw_firmware_type: uefi, hw_machine_type: virt}
-hypervisor:
-  qemu: qemu-system-arm
-  qemu_package: qemu-system-arm
-  machine: virt
-  tcg_cpu: max
-  cdrom_bus: scsi
-  video: virtio
-  firmware: uefi
-  firmware_packages: {uefi: qemu-efi-arm}
-  boot_budget: 240
-"""
+# The example that the documentation gives is the one that is tested.
+ARMV7L = (
+    (shipped_directory() / "docs" / "profiles.md")
+    .read_text()
+    .partition("```yaml\n")[2]
+    .partition("```")[0]
+)
 
 
 def put(directory: Path, name: str, content: str) -> Path:
@@ -159,9 +144,9 @@ def test_all_mistakes_of_a_profile_are_told_at_once(tmp_path: Path) -> None:
     told = [mistake.removeprefix(f"{path}:") for mistake in caught.value.mistakes]
     assert [mistake.split(": ")[0:2] for mistake in told] == [
         ["1", "console"],
-        ["5", "elf.bits"],
-        ["7", "konsole"],
-        ["8", "boot.1"],
+        ["6", "elf.bits"],
+        ["8", "konsole"],
+        ["9", "boot.1"],
     ]
     assert "did you mean 'console'?" in told[2]
 

@@ -50,6 +50,7 @@ def nothing_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "_search_path", lambda: str(tmp_path / "empty"))
 
 
+@pytest.mark.system
 def test_this_host_can_build_and_boot_every_shipped_architecture() -> None:
     findings = doctor.examine(PROFILES, [image(DEBIAN_KEYS)])
     blocking = [f"{found.what}: {found.detail}" for found in findings if found.blocking]
