@@ -326,7 +326,7 @@ def _why_no_namespaces(host: Host) -> tuple[str, str]:
         if _read(host.proc / "sys" / switch) == forbids:
             return f"{switch.replace('/', '.')} is {forbids}", f"as root: {remedy}"
     container = (
-        "in a container: allow them (docker run --security-opt seccomp=unconfined "
+        "not in a chroot; in a container, allow them (docker run --security-opt seccomp=unconfined "
         "--security-opt apparmor=unconfined, or --privileged)"
     )
     return "refused although no known sysctl forbids it", container
@@ -340,7 +340,7 @@ def _private_binfmt() -> Finding:
         try:
             run.run([*_USERNS, "sh", "-c", attempt, target], timeout=_PROBE_SECONDS)
         except ImageFactoryError:
-            detail = f"not on this kernel ({os.uname().release}); Linux 6.7 brought it"
+            detail = f"refused (Linux {os.uname().release}; 6.7 brought it)"
             return Finding(name, State.LIMITED, needed_for, detail, required=False)
     return Finding(name, State.OK, needed_for, f"Linux {os.uname().release}", required=False)
 
