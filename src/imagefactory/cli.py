@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import click
 from pydantic import BaseModel
@@ -21,7 +21,9 @@ from imagefactory.catalog import Build, Catalog
 from imagefactory.console import Announcer, err, out, transfer
 from imagefactory.data import SearchPath, cache_directory
 from imagefactory.errors import ConfigError, ImageFactoryError, UnknownNameError
-from imagefactory.glance.upload import NewImage, Uploaded, upload
+
+if TYPE_CHECKING:
+    from imagefactory.glance.upload import Uploaded
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C or SIGTERM, as a shell counts it."""
@@ -500,6 +502,9 @@ def _upload(
     visibility: Literal["private", "shared", "community", "public"] | None = None,
     allow_untested: bool = False,
 ) -> Uploaded:
+    # Here and not above: openstacksdk takes half a second to load, and few commands need it.
+    from imagefactory.glance.upload import NewImage, upload  # noqa: PLC0415
+
     item, _ = template.load(context.path, build.image)
     image = NewImage.of_build(build, name, visibility or item.visibility)
     with transfer(f"upload {image.name}") as bar:

@@ -6,12 +6,14 @@ enters the pool and each time one is taken out of it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from debian.deb822 import Deb822
@@ -145,6 +147,47 @@ class Apt:
         Raises:
             PackageError: One does not exist for this architecture.
         """
+        return self._remembered("find", tuple(names), self._find)
+
+    def resolve(self, names: Sequence[str]) -> tuple[Package, ...]:
+        """Look packages up together with all that they depend on (not what they recommend).
+
+        Raises:
+            PackageError: The dependencies cannot be satisfied.
+        """
+        return self._remembered("resolve", tuple(names), self._resolve)
+
+    def kernel(self, name: str) -> Package:
+        """Follow a kernel's metapackage to the package that holds the kernel.
+
+        Raises:
+            PackageError: There is no such kernel for this architecture.
+        """
+        (package,) = self.find([name])
+        target = re.search(r"\b(linux-image-[0-9][^ ,(]*)", package.depends)
+        return self.find([target.group(1)])[0] if target else package
+
+    def _remembered(
+        self,
+        question: str,
+        names: tuple[str, ...],
+        ask: Callable[[tuple[str, ...]], tuple[Package, ...]],
+    ) -> tuple[Package, ...]:
+        """Ask apt, which takes half a second to load its lists, once per state of the lists."""
+        state = hashlib.sha256(f"{question} {names}".encode())
+        for release in sorted((self._root / "lists").glob("*Release")):
+            state.update(release.read_bytes())
+        note = self._root / "answers" / f"{state.hexdigest()}.json"
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            return tuple(Package(**fields) for fields in json.loads(note.read_bytes()))
+        answer = ask(names)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=note.parent, delete=False) as stream:
+            json.dump([asdict(package) for package in answer], stream)
+        Path(stream.name).replace(note)
+        return answer
+
+    def _find(self, names: tuple[str, ...]) -> tuple[Package, ...]:
         if not names:
             return ()
         try:
@@ -174,25 +217,10 @@ class Apt:
             )
         return tuple(found[name] for name in names)
 
-    def resolve(self, names: Sequence[str]) -> tuple[Package, ...]:
-        """Look packages up together with all that they depend on (not what they recommend).
-
-        Raises:
-            PackageError: The dependencies cannot be satisfied.
-        """
+    def _resolve(self, names: tuple[str, ...]) -> tuple[Package, ...]:
         text = self._apt("apt-get", "-s", "--no-install-recommends", "install", *names)
         installed = re.findall(r"^Inst (\S+) \(", text, re.MULTILINE)
-        return tuple(sorted(self.find([name.split(":")[0] for name in installed])))
-
-    def kernel(self, name: str) -> Package:
-        """Follow a kernel's metapackage to the package that holds the kernel.
-
-        Raises:
-            PackageError: There is no such kernel for this architecture.
-        """
-        (package,) = self.find([name])
-        target = re.search(r"\b(linux-image-[0-9][^ ,(]*)", package.depends)
-        return self.find([target.group(1)])[0] if target else package
+        return tuple(sorted(self._find(tuple(name.split(":")[0] for name in installed))))
 
     def fetch(self, packages: Iterable[Package]) -> None:
         """Download those packages that the pool lacks.
