@@ -1,0 +1,46 @@
+"""Fixtures that several kinds of tests share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tests.factory import BuiltImage, Factory
+from tests.glance.cloud import glance_cloud, glance_service
+
+__all__ = ["built", "factory", "glance_cloud", "glance_service", "shared_directory"]
+
+
+@pytest.fixture(scope="session")
+def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One directory for all of pytest-xdist's workers."""
+    directory = tmp_path_factory.getbasetemp().parent / "shared"
+    directory.mkdir(exist_ok=True)
+    return directory
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> Factory:
+    """The command line with a catalog of its own and the usual caches."""
+    return Factory(tmp_path / "catalog")
+
+
+@pytest.fixture(scope="session")
+def built(shared_directory: Path) -> Callable[[str], BuiltImage]:
+    """Build the minimal image for an architecture, once for all tests and workers."""
+
+    def build(architecture: str) -> BuiltImage:
+        catalog = shared_directory / "catalog"
+        with FileLock(shared_directory / f"{architecture}.lock"):
+            factory = Factory(catalog)
+            rows = json.loads(factory.run("list", "--arch", architecture, "--json").stdout)
+            if rows[0]["verdict"] is None:
+                factory.run("build", "minimal", "--arch", architecture, "--skip-test")
+                rows = json.loads(factory.run("list", "--arch", architecture, "--json").stdout)
+        return BuiltImage.of(Path(rows[0]["disk"]))
+
+    return build
