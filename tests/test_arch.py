@@ -2,7 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -65,6 +65,7 @@ def test_names_and_aliases_lead_to_the_profile(asked: str, name: str) -> None:
     assert SHIPPED.get(asked).name == name
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(asked=st.text(max_size=20))
 def test_any_other_name_is_refused_with_the_known_ones(asked: str) -> None:
     known = {name for profile in SHIPPED.profiles for name in (profile.name, *profile.aliases)}
@@ -167,6 +168,7 @@ def keys_of(node: Any, where: tuple[str | int, ...] = ()) -> list[tuple[str | in
 KEYS = keys_of(YAML(typ="safe", pure=True).load(ARMV7L))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(where=st.sampled_from(KEYS), junk=st.sampled_from([None, [], {}, 1.5, ["x"], {"x": []}, ""]))
 def test_no_wrong_value_anywhere_is_more_than_a_named_mistake(
     tmp_path_factory: pytest.TempPathFactory, where: tuple[str | int, ...], junk: object

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
@@ -200,6 +200,7 @@ PRINTABLE = st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"])
 YAML_LIKE = st.text(alphabet=" \n\t-:[]{}&*!|>'\"%@#?,<~a1.e\\", max_size=60)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(content=YAML_LIKE | st.text(max_size=60) | st.binary(max_size=60))
 def test_no_content_at_all_brings_the_reader_down(
     tmp_path_factory: pytest.TempPathFactory, content: str | bytes
@@ -211,6 +212,7 @@ def test_no_content_at_all_brings_the_reader_down(
         yamlfile.load(path, Whole)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     title=st.text(PRINTABLE, max_size=40),
     labels=st.dictionaries(st.text(PRINTABLE, max_size=10), st.text(PRINTABLE), max_size=5),
