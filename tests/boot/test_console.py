@@ -129,3 +129,10 @@ def test_output_sets_the_event() -> None:
     assert not console.changed.is_set()
     console.feed(b"x", 1.0)
     assert console.changed.is_set()
+
+
+def test_a_character_that_comes_in_two_parts_is_one() -> None:
+    console = Console()
+    for byte in "binfmt…executable\n".encode():
+        console.feed(bytes([byte]), 1.0)
+    assert console.tail() == ("binfmt…executable",)

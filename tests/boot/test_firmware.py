@@ -66,7 +66,7 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path)
 
 
-ENROLLED = {
+ENROLLED: dict[str, Any] = {
     "features": ["secure-boot", "enrolled-keys", "requires-smm"],
     "machines": ["pc-q35-*"],
 }

@@ -7,6 +7,7 @@ comes out. The patterns are data; a new firmware or distribution is a new line i
 from __future__ import annotations
 
 import asyncio
+import codecs
 import re
 from collections import deque
 from collections.abc import Callable
@@ -76,6 +77,8 @@ _NOISE = re.compile(r"\x1b(?:\[[0-9;?=]*[A-Za-z]|[()][A-B0-2]|[=>c78])|[\x00\x07
 _MILESTONES = tuple((name, re.compile(pattern)) for name, pattern in MILESTONE_PATTERNS)
 _FATAL = tuple((name, re.compile(pattern)) for name, pattern in FATAL_PATTERNS)
 
+_new_decoder = codecs.getincrementaldecoder("utf-8")
+
 KEPT_LINES = 200
 
 
@@ -91,11 +94,13 @@ class Console:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     _lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     _partial: dict[str, str] = field(default_factory=dict)
+    _decoders: dict[str, codecs.IncrementalDecoder] = field(default_factory=dict)
 
     def feed(self, data: bytes, at: float, source: str = "serial") -> None:
         """Take in what arrived from one source (the serial port, the firmware's own log)."""
         self.last_output = at
-        text = _NOISE.sub("", self._partial.get(source, "") + data.decode("utf-8", "replace"))
+        decoder = self._decoders.setdefault(source, _new_decoder("replace"))
+        text = _NOISE.sub("", self._partial.get(source, "") + decoder.decode(data))
         lines = re.split(r"[\r\n]+", text)
         for line in lines[:-1]:
             if line.strip():

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import dataclass
 from typing import Literal
 
 import asyncssh
 
-CONNECT_TIMEOUT = 20.0
-"""Seconds for one attempt. An emulated guest takes some for its first key exchange."""
+BANNER_TIMEOUT = 4.0
+"""Seconds in which a listening sshd says its first word. QEMU's network accepts every
+connection at once and then asks the guest less and less often: a fresh one is answered sooner."""
+
+LOGIN_TIMEOUT = 60.0
+"""Seconds for key exchange and login, which an emulated guest takes its time for."""
 
 Refusal = Literal["unreachable", "key refused"]
 
@@ -70,22 +75,51 @@ async def connect(port: int, user: str, private_key: str) -> Guest:
     Raises:
         UnreachableError: Nobody answered, or the key was refused.
     """
+    channel = await _answered(port)
     try:
         connection = await asyncssh.connect(
-            "127.0.0.1",
-            port,
+            sock=channel,
             username=user,
             client_keys=[asyncssh.import_private_key(private_key)],
             known_hosts=None,  # the guest makes its host keys at this very boot
             config=None,
             agent_path=None,
             preferred_auth="publickey",
-            connect_timeout=CONNECT_TIMEOUT,
-            login_timeout=CONNECT_TIMEOUT * 2,
+            login_timeout=LOGIN_TIMEOUT,
         )
     except asyncssh.PermissionDenied as error:
+        channel.close()
         raise UnreachableError("key refused", f"the user {user!r}: {error}") from error
     except (TimeoutError, asyncssh.Error, OSError) as error:
-        message = str(error) or type(error).__name__
-        raise UnreachableError("unreachable", message) from error
+        channel.close()
+        raise UnreachableError("unreachable", str(error) or type(error).__name__) from error
+    except asyncio.CancelledError:
+        channel.close()
+        raise
     return Guest(connection)
+
+
+async def _answered(port: int) -> socket.socket:
+    """Open a connection on which the guest has begun to speak; nothing is read from it."""
+    loop = asyncio.get_running_loop()
+    channel = socket.socket()
+    channel.setblocking(False)
+    spoken = asyncio.Event()
+    try:
+        await loop.sock_connect(channel, ("127.0.0.1", port))
+        loop.add_reader(channel, spoken.set)
+        try:
+            await asyncio.wait_for(spoken.wait(), BANNER_TIMEOUT)
+        finally:
+            loop.remove_reader(channel)
+        closed = not channel.recv(1, socket.MSG_PEEK)
+    except (TimeoutError, OSError) as error:
+        channel.close()
+        raise UnreachableError("unreachable", str(error) or "nobody answers on port 22") from error
+    except asyncio.CancelledError:
+        channel.close()
+        raise
+    if closed:
+        channel.close()
+        raise UnreachableError("unreachable", "port 22 is closed")
+    return channel

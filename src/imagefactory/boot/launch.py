@@ -349,6 +349,7 @@ class _Runner:
             boot=boot,
             stall=boot * 0.6,
             kernel=min(boot, full * accel.TRIAL_SHARE) if trial else boot * 0.8,
+            refusal=boot * 0.3,
             checks=(full + WAIT_SECONDS) * share,
             power_off=full / 2 * share,
         )

@@ -76,7 +76,7 @@ class Boot:
     shut_down: asyncio.Event = field(default_factory=asyncio.Event)
     shutdown_reason: str = ""
     last_refusal: str = ""
-    key_refused: bool = False
+    refused_since: float | None = None
 
     @property
     def now(self) -> float:
@@ -256,7 +256,10 @@ async def _until_ssh(boot: Boot) -> Guest:
             guest = attempt.result()
         except UnreachableError as error:
             boot.last_refusal = str(error)
-            boot.key_refused = error.kind == "key refused"
+            if error.kind != "key refused":
+                boot.refused_since = None
+            elif boot.refused_since is None:
+                boot.refused_since = boot.now
         else:
             boot.console.reached("ssh", boot.now)
             return guest
@@ -293,6 +296,8 @@ def _deadlines(boot: Boot) -> dict[str, float]:
     }
     if not {"kernel", "userspace", "login", "ssh"} & seen.keys():
         deadlines["kernel"] = budgets.kernel
+    if boot.refused_since is not None:
+        deadlines["refusal"] = boot.refused_since + budgets.refusal
     return deadlines
 
 
@@ -353,7 +358,7 @@ def _missing(seen: dict[str, float]) -> Failure:
 
 def _explain_silence(boot: Boot, name: str, deadline: float) -> tuple[Failure, str]:
     failure = _missing(boot.console.milestones)
-    if boot.key_refused:
+    if boot.refused_since is not None:
         failure = "key refused"
     elif boot.spec.user is not None and failure in {"no network", "no login"}:
         heard = traffic.read(boot.spec.evidence / "network.pcap", boot.spec.expected.instance.mac)
@@ -366,8 +371,13 @@ def _explain_silence(boot: Boot, name: str, deadline: float) -> tuple[Failure, s
 
 
 def _spent(name: str, deadline: float) -> str:
-    reached = {"boot": "SSH", "stall": "any further output", "kernel": "a kernel"}[name]
-    return f"{deadline:.0f} s after power-on without {reached}"
+    missing = {
+        "boot": "SSH",
+        "stall": "any further output",
+        "kernel": "a kernel",
+        "refusal": "a key that the guest takes",
+    }
+    return f"{deadline:.0f} s after power-on without {missing[name]}"
 
 
 async def _look_inside(boot: Boot, guest: Guest) -> tuple[Check, ...]:

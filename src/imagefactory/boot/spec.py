@@ -21,6 +21,8 @@ class Budgets:
     """Without any sign of life on the console."""
     kernel: float
     """From power-on to the kernel's first line; short while the accelerator is on trial."""
+    refusal: float
+    """From the first refused key to giving up: a guest may listen before it has its keys."""
     checks: float
     power_off: float
 
