@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 from tests.factory import BuiltImage, Factory
 from tests.glance.cloud import glance_cloud, glance_service
+
+# A busy machine is no reason for a failure: tests have timeouts, examples have no deadlines.
+settings.register_profile("factory", deadline=None)
+settings.load_profile("factory")
 
 __all__ = ["built", "factory", "glance_cloud", "glance_service", "shared_directory"]
 

@@ -100,6 +100,12 @@ class Catalog:
         base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
         return cls(Path(base) / "imagefactory")
 
+    @property
+    def nearest_directory(self) -> Path:
+        """The catalog's directory, or the parent of it that exists already."""
+        places = (self.directory, *self.directory.parents)
+        return next(place for place in places if place.is_dir())
+
     @contextlib.contextmanager
     def workspace(self, name: str) -> Iterator[Path]:
         """Hand out an empty directory that is removed in the end, whatever happens.

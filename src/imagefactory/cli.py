@@ -160,7 +160,11 @@ def doctor_command(context: Context, architectures: tuple[str, ...], as_json: bo
     Exit status 0: the architectures can be built and boot-tested here; 4: they cannot.
     """
     templates = [item for item, _ in template.load_all(context.path).values()]
-    findings = doctor.examine(context.chosen(architectures), templates)
+    findings = doctor.examine(
+        context.chosen(architectures),
+        templates,
+        doctor.Host(directory=context.catalog.nearest_directory),
+    )
     if as_json:
         click.echo(doctor.to_json(findings))
     else:

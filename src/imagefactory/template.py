@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from imagefactory import yamlfile
-from imagefactory.arch import Name
+from imagefactory.arch import BootMethod, Name
 from imagefactory.data import SearchPath
 from imagefactory.errors import ConfigError, UnknownNameError
 from imagefactory.yamlfile import Model
@@ -146,7 +146,7 @@ class ImageTemplate(Model):
         default=(), description="where they come from; unset: the image's own repositories"
     )
     kernel: str | None = Field(default=None, description="kernel package; unset: the profile's")
-    boot: dict[str, tuple[str, ...]] = Field(
+    boot: dict[Name, tuple[BootMethod, ...]] = Field(
         default={}, description="architecture -> boot methods, in place of the profile's"
     )
     kernel_arguments: tuple[str, ...] = ()
