@@ -33,7 +33,7 @@ seed_openstack() {
     } | tr -d '\r' | only_keys | awk '!seen[$1 $2]++' >"$SEED/keys"
     [ ! -s "$1/user_data" ] || cp "$1/user_data" "$SEED/user-data"
     for file in vendor_data.json vendor_data2.json; do
-        [ -s "$1/$file" ] && [ ! -s "$SEED/vendor-data" ] || continue
+        if [ ! -s "$1/$file" ] || [ -s "$SEED/vendor-data" ]; then continue; fi
         if json_flatten "$1/$file" >"$RUN/vendor.flat" 2>"$RUN/vendor.err"; then
             # The document is a script itself, or holds one as "cloud-init".
             for path in '' cloud-init; do
@@ -141,7 +141,7 @@ try_ec2() {
     fetch latest/meta-data/local-hostname "$SEED/hostname" || fetch latest/meta-data/hostname "$SEED/hostname"
     # The list reads "0=name"; only the number is used to ask for the key.
     if fetch latest/meta-data/public-keys/ "$RUN/key-list"; then
-        sed -n 's/^\([0-9][0-9]*\)=.*/\1/p' "$RUN/key-list" | head -n 20 | while read -r index; do
+        { cat "$RUN/key-list"; echo; } | sed -n 's/^\([0-9][0-9]*\)=.*/\1/p' | head -n 20 | while read -r index; do
             fetch "latest/meta-data/public-keys/$index/openssh-key" "$RUN/key" && cat "$RUN/key" && echo
         done | only_keys >"$SEED/keys"
     fi
