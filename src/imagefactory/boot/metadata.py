@@ -53,14 +53,14 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(404, b"404 Not Found\n", "text/plain")
 
     def _answer(self, status: int, content: bytes, kind: str) -> None:
+        agent = self.headers.get("User-Agent", "-")
+        self.requests.record(self.command, self.path, status, agent)
         self.send_response(status)
         self.send_header("Content-Type", f"{kind}; charset=UTF-8")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
-        agent = self.headers.get("User-Agent", "-")
-        self.requests.record(self.command, self.path, status, agent)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Keep quiet: ``Requests`` is the log."""
