@@ -16,6 +16,9 @@ connection at once and then asks the guest less and less often: a fresh one is a
 LOGIN_TIMEOUT = 60.0
 """Seconds for key exchange and login, which an emulated guest takes its time for."""
 
+_HOST_KEYS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-256", "ssh-rsa")
+"""The quick ones first: some servers make an RSA key only when asked, slow under emulation."""
+
 Refusal = Literal["unreachable", "key refused"]
 
 
@@ -82,6 +85,7 @@ async def connect(port: int, user: str, private_key: str) -> Guest:
             username=user,
             client_keys=[asyncssh.import_private_key(private_key)],
             known_hosts=None,  # the guest makes its host keys at this very boot
+            server_host_key_algs=_HOST_KEYS,
             config=None,
             agent_path=None,
             preferred_auth="publickey",
