@@ -64,7 +64,7 @@ def facts_script(token: str) -> str:
         PATH=$PATH:/usr/sbin:/sbin:/usr/local/sbin
         have() {{ command -v "$1" >/dev/null; }}
         fact() {{ printf '\\n@@%s\\n' "$1"; }}
-        fact cloud-init; have cloud-init && cloud-init status --wait --long | tr -d '.'
+        fact cloud-init; have cloud-init && cloud-init status --wait --long | sed 's,^[.]*,,'
         fact systemd; have systemctl && [ -d /run/systemd/system ] && {{
             systemctl is-system-running --wait; systemctl --failed --no-legend --plain; }}
         left={WAIT_SECONDS}
