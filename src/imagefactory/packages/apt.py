@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from urllib.parse import quote
 
 from debian.deb822 import Deb822
 from filelock import FileLock
@@ -265,7 +264,7 @@ class Apt:
 
     def _sources(self, repositories: Sequence[Repository] | None = None) -> str:
         return "".join(
-            f"deb [arch={self.architecture} signed-by={quote(repository.keyring)}] "
+            f"deb [arch={self.architecture} signed-by={repository.keyring}] "
             f"{repository.mirror} {repository.suite} {' '.join(repository.components)}\n"
             for repository in (repositories or self.repositories)
         )
@@ -282,6 +281,11 @@ class Apt:
                 hint="choose another place: XDG_CACHE_HOME=DIR imagefactory ...",
             ) from None
         for repository in self.repositories:
+            if re.search(r"[\s\[\],]", repository.keyring):
+                raise PackageError(
+                    f"the path of the keyring {repository.keyring!r} has blanks or brackets",
+                    hint="apt cannot take such a path: put the file elsewhere",
+                )
             if not Path(repository.keyring).exists():
                 raise PackageError(
                     f"the keyring {repository.keyring} does not exist",
