@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -15,9 +16,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from imagefactory.data import catalog_directory
 from imagefactory.errors import ConfigError
 
 MANIFEST = "manifest.json"
+
+VERDICTS = ("passed", "failed", "untested")
+"""What a build's boot test can have come to."""
+
+_SWEEPING = "sweeping.lock"
 
 
 @dataclass(frozen=True)
@@ -97,8 +104,7 @@ class Catalog:
     @classmethod
     def default(cls) -> Catalog:
         """The user's own catalog, ``$XDG_DATA_HOME/imagefactory``."""
-        base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local/share")
-        return cls(Path(base) / "imagefactory")
+        return cls(catalog_directory())
 
     @property
     def nearest_directory(self) -> Path:
@@ -118,15 +124,17 @@ class Catalog:
         """
         try:
             self._work.mkdir(parents=True, exist_ok=True)
-            self._sweep()
-            work = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._work))
+            # One at a time: nobody may sweep a directory between its birth and its lock.
+            with FileLock(self._work / _SWEEPING):
+                self._sweep()
+                work = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._work))
+                lock = FileLock(f"{work}.lock")
+                lock.acquire()
         except OSError as error:
             raise ConfigError(
                 f"the catalog {self.directory} cannot be written to: {error.strerror}",
                 hint="choose another with --catalog DIR",
             ) from None
-        lock = FileLock(f"{work}.lock")
-        lock.acquire()
         try:
             yield work
         finally:
@@ -150,18 +158,24 @@ class Catalog:
         return Build(target, manifest)
 
     def keep_evidence(self, evidence: Path, name: str) -> Path:
-        """Keep the evidence of a failed boot test, the last one of each image."""
+        """Keep the evidence of a failed build, the last one of each image."""
         kept = self.directory / ".failed" / name
         kept.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(kept, ignore_errors=True)
-        return evidence.rename(kept)
+        while True:
+            shutil.rmtree(kept, ignore_errors=True)
+            try:
+                return evidence.rename(kept)
+            except OSError as error:  # another process kept its own in this moment
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                    raise
 
     def builds(self, image: str, architecture: str) -> tuple[Build, ...]:
         """Return the builds of an image, the oldest first; what cannot be read is left out."""
         found = []
         for path in sorted((self.directory / image / architecture).glob(f"*/{MANIFEST}")):
-            with contextlib.suppress(OSError, ValueError):
-                found.append(Build(path.parent, json.loads(path.read_text(encoding="utf-8"))))
+            build = read_build(path.parent)
+            if build:
+                found.append(build)
         return tuple(found)
 
     def latest(self, image: str, architecture: str) -> Build | None:
@@ -177,12 +191,26 @@ class Catalog:
     def _sweep(self) -> None:
         for work in self._work.iterdir():
             if work.suffix == ".lock":
-                if not work.with_suffix("").exists():
+                if work.name != _SWEEPING and not work.with_suffix("").exists():
                     work.unlink(missing_ok=True)
                 continue
             lock = FileLock(f"{work}.lock", timeout=0)
             with contextlib.suppress(Timeout), lock:
                 shutil.rmtree(work, ignore_errors=True)
+
+
+def read_build(directory: Path) -> Build | None:
+    """Read the build that lies in a directory; None if there is none, or none of ours."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        build = Build(directory, manifest)
+        whole = (
+            *(build.image, build.architecture, build.disk, build.properties, build.digest),
+            *(build.size, build.boot_seconds, build.checks, manifest["built"], manifest["seconds"]),
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    return build if whole and build.verdict in VERDICTS else None
 
 
 def now() -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import io
 import json
 import signal
 import sys
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import click
 from pydantic import BaseModel
+from rich.markup import escape
 
 from imagefactory import __version__, doctor, imagetest, pipeline, render, template
 from imagefactory import plan as plans
@@ -55,6 +58,9 @@ class Commands(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run a command line to its end."""
         signal.signal(signal.SIGTERM, _interrupt)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a file's name need not be UTF-8
+                stream.reconfigure(errors="surrogateescape")
         kwargs["standalone_mode"] = False
         try:
             status = super().main(*args, **kwargs)
@@ -68,9 +74,11 @@ class Commands(click.Group):
         except ImageFactoryError as error:
             _complain(error)
             sys.exit(error.exit_code)
-        except BrokenPipeError:
-            sys.stderr.close()
-            sys.exit(1)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            hint = "make room on the disk" if error.errno == errno.ENOSPC else ""
+            _complain(ImageFactoryError(f"{where}{error.strerror or error}", hint=hint))
+            sys.exit(ImageFactoryError.exit_code)
 
 
 def _interrupt(_signal: int, _frame: object) -> NoReturn:
@@ -290,7 +298,7 @@ def build_command(  # noqa: PLR0913
             with announce.running():
                 plan, sources = _plan(context, image, profile)
                 for warning in plan.warnings:
-                    err.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+                    err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
                 build = pipeline.build(plan, sources, factory)
             builds.append(build)
             if cloud:
@@ -329,7 +337,7 @@ def build_command(  # noqa: PLR0913
     "datasources",
     multiple=True,
     type=click.Choice(["config-drive", "openstack", "ec2", "nocloud", "none"]),
-    help="Boot once with each [default: as the build's template, else config-drive].",
+    help="Boot once with each [default: config-drive].",
 )
 @click.option("--memory", type=click.IntRange(32), help="MiB [default: min_ram, else 512].")
 @click.option("--budget", type=click.FloatRange(1), help="Seconds from power-on to SSH.")
@@ -378,8 +386,8 @@ def test_command(  # noqa: PLR0913
         click.echo(report.to_json())
     else:
         out.print(render.report_table(json.loads(report.to_json())["cases"]))
-        out.print(f"[bold]{report.verdict}[/]: {report.summary}", soft_wrap=True)
-        out.print(f"evidence: {where}", soft_wrap=True)
+        out.print(f"[bold]{report.verdict}[/]: {escape(report.summary)}", soft_wrap=True)
+        out.print(f"evidence: {where}", soft_wrap=True, markup=False)
     return 0 if report.passed else 7
 
 
@@ -440,7 +448,7 @@ def schema_command(kind: str) -> None:
 def _show_builds(builds: Sequence[Build]) -> None:
     out.print(render.builds_table(builds))
     for build in builds:  # on lines of their own: a path is for copying
-        out.print(str(build.disk), soft_wrap=True)
+        out.print(str(build.disk), soft_wrap=True, markup=False)
 
 
 def _profiles_of(
@@ -523,10 +531,15 @@ def _upload(
 
 def _report_upload(done: Uploaded) -> None:
     if not done.sent:
-        out.print(f"{done.name}: already there as {done.id}, nothing was sent", soft_wrap=True)
+        out.print(
+            f"{done.name}: already there as {done.id}, nothing was sent",
+            soft_wrap=True,
+            markup=False,
+        )
         return
     out.print(
         f"{done.name}: {render.megabytes(done.size)} sent in {done.seconds:.1f} s, "
         f"verified by os_hash_value, {done.visibility}, id {done.id}",
         soft_wrap=True,
+        markup=False,
     )

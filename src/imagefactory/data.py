@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 def config_home() -> Path:
     """Return ``$XDG_CONFIG_HOME``, where users keep their settings."""
-    named = Path(os.environ.get("XDG_CONFIG_HOME", ""))
-    if named.is_absolute():  # the specification: relative paths are to be ignored
-        return named
-    try:
-        return Path.home() / ".config"
-    except RuntimeError:  # a container's user without HOME and without an entry in passwd
-        return Path("/nonexistent")
+    return _base_directory("XDG_CONFIG_HOME", ".config")
 
 
 def user_directory() -> Path:
@@ -30,8 +25,31 @@ def user_directory() -> Path:
 
 def cache_directory() -> Path:
     """Return the directory of everything that can be fetched or made again."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (named if named.is_absolute() else Path.home() / ".cache") / "imagefactory"
+    return _base_directory("XDG_CACHE_HOME", ".cache") / "imagefactory"
+
+
+def catalog_directory() -> Path:
+    """Return the user's own catalog, ``$XDG_DATA_HOME/imagefactory``."""
+    return _base_directory("XDG_DATA_HOME", ".local/share") / "imagefactory"
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write a file that others may be reading: they see the old content or the new one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
+        new = Path(scratch) / file.name
+        new.write_bytes(content)
+        new.replace(file)
+
+
+def _base_directory(variable: str, below_home: str) -> Path:
+    named = Path(os.environ.get(variable, ""))
+    if named.is_absolute():  # the specification: relative paths are to be ignored
+        return named
+    try:
+        return Path.home() / below_home
+    except RuntimeError:  # a container's user without HOME and without an entry in passwd
+        return Path("/nonexistent")
 
 
 def shipped_directory() -> Path:

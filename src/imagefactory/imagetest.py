@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from imagefactory import properties as vocabulary
 from imagefactory.arch import ArchProfiles
 from imagefactory.boot import BootReport, boot_test
-from imagefactory.catalog import MANIFEST, now
+from imagefactory.catalog import Build, now, read_build
 from imagefactory.errors import ConfigError
 from imagefactory.template import BootCase
 
@@ -42,11 +42,11 @@ def describe(
     """Find out what a disk is: by its manifest if it is our build, by what is said otherwise.
 
     Raises:
-        ConfigError: The architecture is not known, or a property is not KEY=VALUE.
+        ConfigError: The architecture is not known or not the build's own, or a property is not
+            KEY=VALUE.
         PropertyError: nova would refuse the properties.
     """
-    manifest = _manifest(disk)
-    properties = _starting_point(disk, architectures, profiles, properties_file, manifest)
+    properties = _starting_point(disk, architectures, profiles, properties_file)
     for change in changes:
         key, equals, value = change.partition("=")
         if not (key and equals):
@@ -92,34 +92,47 @@ def evidence_directory(catalog: Path, disk: Path) -> Path:
     return catalog / ".tests" / f"{disk.stem}-{now()[:19].replace(':', '')}"
 
 
-def _manifest(disk: Path) -> dict[str, Any] | None:
-    path = disk.parent / MANIFEST
-    if not path.exists():
-        return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else None
-
-
 def _starting_point(
-    disk: Path,
-    architectures: Sequence[str],
-    profiles: ArchProfiles,
-    file: Path | None,
-    manifest: Mapping[str, Any] | None,
+    disk: Path, architectures: Sequence[str], profiles: ArchProfiles, file: Path | None
 ) -> dict[str, str]:
     if file:
-        try:
-            given = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"{file} is not JSON: {error}") from None
-        if not isinstance(given, dict):
-            raise ConfigError(f"{file} does not hold a JSON object of properties")
-        return {str(key): str(value) for key, value in given.items()}
-    if manifest:
-        return dict(manifest["plan"]["properties"])
-    if len(architectures) != 1:
+        return _properties_of(file)
+    chosen = profiles.select(tuple(architectures))
+    build = _build_of(disk)
+    if build:
+        if [profile.name for profile in chosen] not in ([], [build.architecture]):
+            raise ConfigError(
+                f"{disk.name} was built for {build.architecture}",
+                hint=f"leave --arch out, or say --arch {build.architecture}",
+            )
+        return build.properties
+    if len(chosen) != 1:
         raise ConfigError(
             f"{disk.name} does not say which architecture it is for",
             hint="name one: --arch aarch64",
         )
-    return dict(profiles.get(architectures[0]).properties)
+    return dict(chosen[0].properties)
+
+
+def _build_of(disk: Path) -> Build | None:
+    """The build a disk belongs to; another program's manifest.json is none of ours."""
+    build = read_build(disk.parent)
+    return build if build and build.disk.name == disk.name else None
+
+
+def _properties_of(file: Path) -> dict[str, str]:
+    try:
+        given = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file} is not JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise ConfigError(f"{file} does not hold a JSON object of properties")
+    return {key: _as_property(key, value, file) for key, value in given.items()}
+
+
+def _as_property(key: str, value: object, file: Path) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ConfigError(f"{file}: the property {key} has no plain value")

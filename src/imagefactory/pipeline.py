@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from imagefactory.arch import ArchProfiles
 from imagefactory.boot import BootReport, boot_test
 from imagefactory.catalog import Build, Catalog, now
 from imagefactory.disk.image import Disk, make_disk
-from imagefactory.errors import BootTestError
+from imagefactory.errors import BootTestError, ImageFactoryError
 from imagefactory.packages import tools
 from imagefactory.packages.apt import sha256_of
 from imagefactory.plan import BuildPlan, Sources
@@ -39,11 +40,11 @@ def build(plan: BuildPlan, sources: Sources, factory: Factory) -> Build:
     """Build one image for one architecture and prove that it boots.
 
     Raises:
-        ImageFactoryError: A stage failed; nothing enters the catalog then, but a failed boot
-            test leaves its evidence beside the catalog's builds.
+        ImageFactoryError: A stage failed; nothing enters the catalog then, but the log of the
+            stage, or the evidence of the boot test, is kept beside the catalog's builds.
     """
     stages = Stages(factory.announce)
-    with factory.catalog.workspace(plan.name) as work:
+    with factory.catalog.workspace(plan.name) as work, _log_kept(work, plan, factory.catalog):
         with stages.stage("packages", f"{len(plan.image_packages)} packages"):
             sources.fetch(plan)
             pool = sources.image.pool
@@ -77,13 +78,26 @@ def _prove(plan: BuildPlan, disk: Disk, evidence: Path, factory: Factory) -> Boo
         jobs=factory.jobs,
     )
     if not report.passed:
-        kept = factory.catalog.keep_evidence(evidence, plan.name)
         raise BootTestError(
             f"{plan.name} did not pass its boot test: {report.summary}",
             hint="the evidence (console, screenshot, QEMU command line) was kept",
-            log=kept,
+            log=evidence,
         )
     return report
+
+
+@contextlib.contextmanager
+def _log_kept(work: Path, plan: BuildPlan, catalog: Catalog) -> Iterator[None]:
+    """Move the log that an error names out of the workspace, which vanishes with the error."""
+    try:
+        yield
+    except ImageFactoryError as error:
+        if error.log and error.log.exists() and error.log.is_relative_to(work):
+            evidence = work / "result/boot"
+            within = evidence if error.log.is_relative_to(evidence) else error.log
+            kept = catalog.keep_evidence(within, plan.name)
+            error.log = kept / error.log.relative_to(within)
+        raise
 
 
 def _manifest(

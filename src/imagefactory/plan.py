@@ -21,7 +21,7 @@ from imagefactory.template import BootCase, Bootloader, GrubModules, ImageTempla
 _NAMESPACE = uuid.UUID("5b0f7a0c-6d2e-5c0b-9e0e-1f8a3f1c7d10")
 """Random, ours: the root of all identifiers that are derived from a plan's digest."""
 
-_BUILDING_CODE = ("packages", "rootfs", "disk")
+_BUILDING_CODE = ("packages", "rootfs", "disk", "tree.py", "plan.py")
 """The parts of this package whose code decides what an image's bytes are."""
 
 
@@ -162,6 +162,12 @@ def make_plan(
             f"the image {template.name!r} does not exist for {profile.name}",
             hint=f"it exists for {', '.join(template.architectures or ())}",
         )
+    overlay = template_file.parent / template.minimal.overlay
+    if not overlay.is_dir():
+        raise ConfigError(
+            f"{template_file}: the overlay {overlay} is not a directory",
+            hint="`minimal: overlay:` names a directory beside the template",
+        )
     image_properties = properties.derive(profile, template)
     warnings = properties.validate(image_properties, hypervisor=profile.hypervisor)
     sources.refresh()
@@ -232,14 +238,22 @@ def _image_packages(template: ImageTemplate, profile: ArchProfile, apt: Apt) -> 
 
 def fill(text: str, profile: ArchProfile) -> str:
     """Fill the architecture's names into a template's ``{deb}``, ``{efi}`` and ``{grub_efi}``."""
-    return text.format_map({key: value or "" for key, value in profile.names})
+    known = {key: value or "" for key, value in profile.names}
+    try:
+        return text.format_map(known)
+    except (LookupError, ValueError, AttributeError):
+        raise ConfigError(
+            f"{text!r} in the template cannot be filled in",
+            hint=f"it may hold {', '.join(f'{{{key}}}' for key in known)}",
+        ) from None
 
 
 def _epoch_of_environment() -> int | None:
     value = os.environ.get("SOURCE_DATE_EPOCH")
     if value is None:
         return None
-    if not value.isdigit():
+    # ext4 and cpio keep 32 bits of it.
+    if not (value.isascii() and value.isdigit() and len(value) <= 10 and int(value) < 1 << 32):
         raise ConfigError(f"SOURCE_DATE_EPOCH is not a number of seconds: {value!r}")
     return int(value)
 
@@ -260,12 +274,15 @@ def _with_digest(plan: BuildPlan) -> BuildPlan:
 
 
 def _tree_digest(directory: Path) -> dict[str, str]:
+    if directory.is_file():
+        return {directory.name: _content_and_mode(directory)}
     return {
         str(path.relative_to(directory)): (
             f"-> {path.readlink()}" if path.is_symlink() else _content_and_mode(path)
         )
         for path in sorted(directory.rglob("*"))
-        if "__pycache__" not in path.parts and (path.is_symlink() or path.is_file())
+        if "__pycache__" not in path.relative_to(directory).parts
+        and (path.is_symlink() or path.is_file())
     }
 
 

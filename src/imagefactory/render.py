@@ -124,8 +124,8 @@ def report_table(cases: Iterable[dict[str, Any]]) -> Table:
         for check in case["checks"]:
             style = _VERDICT_STYLE[check["verdict"]]
             table.add_row(
-                case["name"],
-                check["name"],
+                escape(case["name"]),
+                escape(check["name"]),
                 f"[{style}]{check['verdict']}[/]",
                 Text(str(check["detail"]), overflow="fold"),
             )

@@ -27,12 +27,18 @@ class Distribution(Model):
     release: Name = Field(description="the release's name on the mirror")
 
 
+Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9./_+~-]*$")]
+"""A word of an apt sources list, where blanks, brackets and line ends would say something else."""
+
+
 class Repository(Model):
     """One line of an apt sources list."""
 
-    suite: str
-    mirror: str = Field(pattern=r"^(https?|file|ftp)://[^ ]+$", description="without the suite")
-    components: tuple[str, ...] = ("main",)
+    suite: Word
+    mirror: str = Field(
+        pattern=r"^(https?|file|ftp)://[^\s\[\]]+$", description="without the suite"
+    )
+    components: tuple[Word, ...] = ("main",)
     keyring: str = Field(description="file of the keys that sign the repository")
     required: bool = Field(
         default=True,
@@ -85,7 +91,9 @@ class MinimalTree(Model):
     initramfs_programs: tuple[TreePath, ...] = Field(
         description="programs that it runs, taken with their libraries"
     )
-    modes: dict[str, str] = Field(default={}, description="path -> mode in octal")
+    modes: dict[str, Annotated[str, Field(pattern="^[0-7]{3,4}$")]] = Field(
+        default={}, description="path -> mode in octal"
+    )
     directories: tuple[TreePath, ...] = ()
     links: dict[str, str] = Field(default={}, description="path -> target of a symbolic link")
     kernel_compression: Literal["none", "xz"] = Field(

@@ -63,10 +63,17 @@ class TreeBuilder:
         """Add or replace an entry.
 
         Raises:
-            BuildError: The path leads out of the tree or through a link.
+            BuildError: The path leads out of the tree or through a link, or would put
+                something else in the place of a directory that holds files.
         """
         path = merged(path)
+        if not path:
+            raise BuildError("the tree's own root cannot be a file or a link")
         self._add_parents(path)
+        before = self.entries.get(path)
+        replaces_directory = before and before.is_directory and not entry.is_directory
+        if replaces_directory and any(name.startswith(f"{path}/") for name in self.entries):
+            raise BuildError(f"{path} is a directory that holds files; nothing can replace it")
         self.entries[path] = entry
 
     def add_file(self, path: str, content: bytes, mode: int = 0o644) -> None:

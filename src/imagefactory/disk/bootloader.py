@@ -156,7 +156,7 @@ def _bios(job: Job, disk: Path) -> None:
     if len(core) > partition.size:
         raise BuildError("GRUB does not fit into the BIOS boot partition")
     first = partition.start // SECTOR
-    boot = bytearray((_modules(job, "bios") / "boot.img").read_bytes())
+    boot = bytearray(_existing(_modules(job, "bios") / "boot.img", job).read_bytes())
     struct.pack_into("<Q", boot, 0x5C, first)
     boot[0x66:0x68] = b"\x90\x90"  # no check for a floppy: firmware may report the drive wrongly
     sectors = -(-len(core) // SECTOR) - 1
@@ -189,10 +189,13 @@ def _write_esp(job: Job, disk: Path, files: dict[str, Path]) -> None:
 
 
 def _packaged(job: Job, path: str) -> Path:
-    file = job.packages / fill(path, job.plan.profile)
+    return _existing(job.packages / fill(path, job.plan.profile), job)
+
+
+def _existing(file: Path, job: Job) -> Path:
     if not file.is_file():
         raise BuildError(
-            f"the boot packages have no {fill(path, job.plan.profile)}",
+            f"the boot packages have no {file.relative_to(job.packages)}",
             hint="the template's `bootloader:` names it",
         )
     return file

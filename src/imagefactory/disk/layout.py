@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,7 +69,7 @@ class Layout:
 
 
 def plan_layout(
-    boot: Iterable[str], disk_size: int, identifier: Callable[[str], uuid.UUID]
+    boot: Sequence[str], disk_size: int, identifier: Callable[[str], uuid.UUID]
 ) -> Layout:
     """Decide what lies where: boot partitions first, the root last so that it can grow.
 
@@ -79,7 +79,7 @@ def plan_layout(
         identifier: Derives identifiers from a purpose.
 
     Raises:
-        BuildError: A boot method is unknown, or the disk is too small.
+        BuildError: A boot method is unknown, two exclude each other, or the disk is too small.
     """
     unknown = [method for method in boot if method not in PARTITIONS_OF]
     if unknown:
@@ -87,7 +87,13 @@ def plan_layout(
             f"the disk stage knows no boot method {', '.join(unknown)}",
             hint=f"known: {', '.join(PARTITIONS_OF)}",
         )
-    kinds = dict.fromkeys(PARTITIONS_OF[method] for method in boot)
+    kinds = [PARTITIONS_OF[method] for method in boot]
+    for kind in kinds:
+        if kinds.count(kind) > 1:
+            raise BuildError(
+                f"two boot methods want the partition {kind.name} for themselves",
+                hint=f"the boot methods are {', '.join(boot)}",
+            )
     partitions, at = [], MIB
     for kind in kinds:
         partitions.append(

@@ -1,7 +1,8 @@
 """An apt of one's own: any architecture, any release, no root, nothing of the host's changed.
 
-apt checks the signatures and checksums; we check the checksum once more when a package
-enters the pool and each time one is taken out of it.
+Of the host's settings only the proxies count: one that allows unsigned repositories or runs
+a program after each update is not ours to follow. apt checks the signatures and checksums; we
+check the checksum once more when a package enters the pool and each time one is taken out of it.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ import contextlib
 import hashlib
 import json
 import re
-import tempfile
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from debian.deb822 import Deb822
 from filelock import FileLock
 
 from imagefactory import run
-from imagefactory.errors import CommandError, PackageError
+from imagefactory.data import write_whole
+from imagefactory.errors import CommandError, ConfigError, PackageError
 from imagefactory.template import Repository
 
 FRESH_SECONDS = 900
@@ -73,11 +76,16 @@ class Pool:
         """Hand out a package's file, checked again.
 
         Raises:
-            PackageError: The file was damaged since it was stored; it is removed.
+            PackageError: The file is gone, or was damaged since it was stored and is removed.
         """
         path = self.path(package)
+        if not path.exists():
+            raise PackageError(
+                f"{package}: the cached file is gone",
+                hint="start the build again: it will be fetched anew",
+            )
         if sha256_of(path) != package.sha256:
-            path.unlink()
+            path.unlink(missing_ok=True)
             raise PackageError(
                 f"{package}: the cached file was damaged and has been removed",
                 hint="start the build again: it will be fetched anew",
@@ -110,9 +118,12 @@ class Apt:
         self._prepare()
         with self._lock():
             stamp = self._root / "refreshed"
-            if stamp.exists() and time.time() - stamp.stat().st_mtime < FRESH_SECONDS:
+            # A stamp of the future is a clock that was set back: it says nothing.
+            if stamp.exists() and 0 <= time.time() - stamp.stat().st_mtime < FRESH_SECONDS:
                 return
+            (self._root / "apt.log").unlink(missing_ok=True)
             self._update()
+            self._forget_old_answers()
             stamp.touch()
 
     @property
@@ -124,22 +135,38 @@ class Apt:
     def _update(self) -> None:
         note = self._root / "left-out"
         note.unlink(missing_ok=True)
-        (self._root / "etc/sources.list").write_text(self._sources(), encoding="utf-8")
         try:
-            self._apt("apt-get", "-q", "update", "--error-on=any")
-        except PackageError as error:
-            optional = [suite.suite for suite in self.repositories if not suite.required]
-            if not optional:
+            self._update_from(self.repositories)
+        except PackageError:
+            if all(repository.required for repository in self.repositories):
                 raise
-            required = tuple(suite for suite in self.repositories if suite.required)
-            (self._root / "etc/sources.list").write_text(self._sources(required), encoding="utf-8")
-            self._apt("apt-get", "-q", "update", "--error-on=any")
-            reason = next((line for line in error.message.splitlines() if "E: " in line), "")
-            note.write_text(
-                f"{', '.join(optional)} ({self.architecture}) left out: "
-                f"{reason.partition('E: ')[2]}\n",
-                encoding="utf-8",
-            )
+            self._update_without_the_broken(note)
+
+    def _update_without_the_broken(self, note: Path) -> None:
+        """Take what is required, then each of the others that can be read."""
+        taken = tuple(repository for repository in self.repositories if repository.required)
+        if taken:
+            self._update_from(taken)
+        left_out = []
+        for repository in self.repositories:
+            if repository.required:
+                continue
+            try:
+                self._update_from((*taken, repository))
+                taken = (*taken, repository)
+            except PackageError as error:
+                reason = re.search(r"\bE: (.+)", error.message)
+                left_out.append(
+                    f"{repository.suite} ({self.architecture}) left out: "
+                    f"{reason[1] if reason else error.message.splitlines()[0]}\n"
+                )
+        self._update_from(taken)
+        note.write_text("".join(left_out), encoding="utf-8")
+
+    def _update_from(self, repositories: Sequence[Repository]) -> None:
+        sources = self._root / "etc/sources.list"
+        sources.write_text(self._sources(repositories), encoding="utf-8")
+        self._apt("apt-get", "-q", "update", "--error-on=any")
 
     def find(self, names: Sequence[str]) -> tuple[Package, ...]:
         """Look packages up, in the newest version, without what they depend on.
@@ -174,41 +201,37 @@ class Apt:
         ask: Callable[[tuple[str, ...]], tuple[Package, ...]],
     ) -> tuple[Package, ...]:
         """Ask apt, which takes half a second to load its lists, once per state of the lists."""
-        state = hashlib.sha256(f"{question} {names}".encode())
+        key = hashlib.sha256(f"{question} {names}".encode()).hexdigest()
+        with self._lock():  # another process may be changing the lists
+            note = self._answers() / f"{key}.json"
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                return tuple(Package(**fields) for fields in json.loads(note.read_bytes()))
+            answer = ask(names)
+            content = json.dumps([asdict(package) for package in answer])
+            write_whole(note, content.encode())
+            return answer
+
+    def _answers(self) -> Path:
+        """Name the directory of the answers that the package lists give as they are now."""
+        state = hashlib.sha256()
         for release in sorted((self._root / "lists").glob("*Release")):
             state.update(release.read_bytes())
-        note = self._root / "answers" / f"{state.hexdigest()}.json"
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            return tuple(Package(**fields) for fields in json.loads(note.read_bytes()))
-        answer = ask(names)
-        note.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=note.parent, delete=False) as stream:
-            json.dump([asdict(package) for package in answer], stream)
-        Path(stream.name).replace(note)
-        return answer
+        return self._root / "answers" / state.hexdigest()
+
+    def _forget_old_answers(self) -> None:
+        current = self._answers()
+        for directory in current.parent.glob("*"):
+            if directory != current:
+                shutil.rmtree(directory, ignore_errors=True)
 
     def _find(self, names: tuple[str, ...]) -> tuple[Package, ...]:
         if not names:
             return ()
-        try:
-            text = self._apt("apt-cache", "--no-all-versions", "show", *names)
-        except PackageError:
-            text = ""
-        found = {
-            stanza["Package"]: Package(
-                stanza["Package"],
-                stanza["Version"],
-                stanza["Architecture"],
-                stanza["SHA256"],
-                int(stanza["Size"]),
-                stanza.get("Depends", ""),
-            )
-            for stanza in Deb822.iter_paragraphs(text, use_apt_pkg=False)
-            if "SHA256" in stanza
-        }
+        # 100: one of the names is unknown; which one, is told below.
+        text = self._apt("apt-cache", "--no-all-versions", "show", "--", *names, accept=(0, 100))
+        stanzas = Deb822.iter_paragraphs(text, use_apt_pkg=False)
+        found = {stanza["Package"]: _package(stanza) for stanza in stanzas if "Package" in stanza}
         absent = [name for name in names if name not in found]
-        if absent and not text:
-            absent = [name for name in names if not self._exists(name)]
         if absent:
             suites = ", ".join(repository.suite for repository in self.repositories)
             raise PackageError(
@@ -218,7 +241,7 @@ class Apt:
         return tuple(found[name] for name in names)
 
     def _resolve(self, names: tuple[str, ...]) -> tuple[Package, ...]:
-        text = self._apt("apt-get", "-s", "--no-install-recommends", "install", *names)
+        text = self._apt("apt-get", "-s", "--no-install-recommends", "install", "--", *names)
         installed = re.findall(r"^Inst (\S+) \(", text, re.MULTILINE)
         return tuple(sorted(self._find(tuple(name.split(":")[0] for name in installed))))
 
@@ -232,18 +255,12 @@ class Apt:
             missing = self.pool.missing(packages)
             if not missing:
                 return
-            self.pool.directory.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.pool.directory) as scratch:
-                directory = Path(scratch)
-                self._apt("apt-get", "-q", "download", *map(str, missing), cwd=directory)
-                for package in missing:
-                    self.pool.add(_downloaded(directory, package), package)
-
-    def _exists(self, name: str) -> bool:
-        try:
-            return f"Package: {name}\n" in self._apt("apt-cache", "show", name)
-        except PackageError:
-            return False
+            directory = self._root / "download"
+            shutil.rmtree(directory, ignore_errors=True)  # what a killed process left
+            directory.mkdir()
+            self._apt("apt-get", "-q", "download", "--", *map(str, missing), cwd=directory)
+            for package in missing:
+                self.pool.add(_downloaded(directory, package), package)
 
     def _sources(self, repositories: Sequence[Repository] | None = None) -> str:
         return "".join(
@@ -253,16 +270,27 @@ class Apt:
         )
 
     def _prepare(self) -> None:
-        for folder in ("lists/partial", "archives/partial", "etc/preferences.d"):
-            (self._root / folder).mkdir(parents=True, exist_ok=True)
+        try:
+            for folder in ("lists/partial", "archives/partial", "etc/preferences.d"):
+                (self._root / folder).mkdir(parents=True, exist_ok=True)
+            (self._root / "status").touch()
+            write_whole(self._root / "apt.conf", self._settings().encode())
+        except OSError as error:
+            raise ConfigError(
+                f"the cache {self._root.parent.parent} cannot be written to: {error.strerror}",
+                hint="choose another place: XDG_CACHE_HOME=DIR imagefactory ...",
+            ) from None
         for repository in self.repositories:
+            if re.search(r"[\s\[\],]", repository.keyring):
+                raise PackageError(
+                    f"the path of the keyring {repository.keyring!r} has blanks or brackets",
+                    hint="apt cannot take such a path: put the file elsewhere",
+                )
             if not Path(repository.keyring).exists():
                 raise PackageError(
                     f"the keyring {repository.keyring} does not exist",
                     hint="for Debian's keys: install the package debian-archive-keyring",
                 )
-        (self._root / "status").touch()
-        (self._root / "apt.conf").write_text(self._settings(), encoding="utf-8")
 
     def _settings(self) -> str:
         settings: Mapping[str, str] = {
@@ -278,16 +306,21 @@ class Apt:
             "Dir::Etc::sourceparts": "/dev/null",
             "Dir::Etc::preferences": "/dev/null",
             "Dir::Etc::preferencesparts": str(self._root / "etc/preferences.d"),
+            "Dir::Etc::main": "/dev/null",
+            "Dir::Etc::parts": "/dev/null",
             "Dir::Etc::trusted": "/dev/null",
             "Dir::Etc::trustedparts": "/dev/null",
         }
         lines = [f'{key} "{value}";\n' for key, value in settings.items()]
-        return "".join([f'APT::Architectures {{ "{self.architecture}"; }};\n', *lines])
+        architectures = f'APT::Architectures {{ "{self.architecture}"; }};\n'
+        return "".join([_proxies_of_the_host(), architectures, *lines])
 
     def _lock(self) -> FileLock:
         return FileLock(self._root / "lock")
 
-    def _apt(self, program: str, *arguments: str, cwd: Path | None = None) -> str:
+    def _apt(
+        self, program: str, *arguments: str, cwd: Path | None = None, accept: Sequence[int] = (0,)
+    ) -> str:
         log = self._root / "apt.log"
         try:
             return run.run(
@@ -296,6 +329,7 @@ class Apt:
                 cwd=cwd,
                 timeout=_FETCH_TIMEOUT,
                 log=log,
+                accept=accept,
             ).stdout
         except CommandError as error:
             raise PackageError(
@@ -309,6 +343,35 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@cache
+def _proxies_of_the_host() -> str:
+    """How this host reaches the network; nothing else of its settings concerns an image."""
+    methods = ("Acquire::http", "Acquire::https", "Acquire::ftp")
+    settings = [run.run(["apt-config", "dump", method]).stdout for method in methods]
+    return "".join(
+        line + "\n" for line in "".join(settings).splitlines() if "proxy" in line.lower()
+    )
+
+
+def _package(stanza: Mapping[str, str]) -> Package:
+    # The checksum names a file of the pool: it must be one and no path.
+    if not re.fullmatch("[0-9a-f]{64}", stanza.get("SHA256", "")):
+        raise PackageError(f"the package list has no SHA-256 of {stanza['Package']}")
+    try:
+        return Package(
+            stanza["Package"],
+            stanza["Version"],
+            stanza["Architecture"],
+            stanza["SHA256"],
+            int(stanza["Size"]),
+            stanza.get("Depends", ""),
+        )
+    except (KeyError, ValueError) as error:
+        raise PackageError(
+            f"the package list says nothing usable of {stanza['Package']}: {error}"
+        ) from None
 
 
 def _downloaded(directory: Path, package: Package) -> Path:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from imagefactory import run
 from imagefactory.errors import PackageError
+
+_UNPACK_TIMEOUT = 600.0
 
 
 @contextlib.contextmanager
@@ -18,21 +22,36 @@ def opened(deb: Path) -> Iterator[tarfile.TarFile]:
     """Open the file archive of a package for reading.
 
     Raises:
-        CommandError: The file is not a package.
+        PackageError: The file is not a package, or its archive is damaged.
     """
     with tempfile.TemporaryFile() as plain:
         with run.started(["dpkg-deb", "--fsys-tarfile", deb], stdout=plain) as process:
-            _, err = process.communicate(timeout=run.DEFAULT_TIMEOUT)
+            try:
+                _, err = process.communicate(timeout=_UNPACK_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                raise PackageError(f"{deb.name} cannot be unpacked: it takes too long") from None
         if process.returncode != 0:
             raise PackageError(f"{deb.name} cannot be unpacked: {err.strip()}")
         plain.seek(0)
-        with tarfile.open(fileobj=plain, mode="r:") as archive:
+        with _archive(plain, deb.name) as archive:
             yield archive
+
+
+def _archive(plain: IO[bytes], name: str) -> tarfile.TarFile:
+    try:
+        archive = tarfile.open(fileobj=plain, mode="r:")  # noqa: SIM115 (the caller closes it)
+        archive.getmembers()  # reads all headers, so that damage shows here
+    except tarfile.TarError as error:
+        raise PackageError(f"{name} cannot be unpacked: {error}") from None
+    return archive
 
 
 def read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     """Read one regular file of an open package."""
-    stream = archive.extractfile(member)
+    try:
+        stream = archive.extractfile(member)
+    except KeyError:
+        raise PackageError(f"{member.name} is a link to what is not there") from None
     if stream is None:
         raise PackageError(f"{member.name} is not a regular file")
     return stream.read()
@@ -64,9 +83,10 @@ def built_at(deb: Path) -> int:
     """Return when a package was built: the time in its archive header (deb(5), ar format)."""
     with deb.open("rb") as stream:
         header = stream.read(68)
-    if header[:8] != b"!<arch>\n":
+    built = header[24:36].strip()
+    if header[:8] != b"!<arch>\n" or not built.isdigit():
         raise PackageError(f"{deb.name} is not a Debian package")
-    return int(header[24:36])
+    return int(built)
 
 
 def _plain(path: str) -> str:

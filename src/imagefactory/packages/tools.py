@@ -43,6 +43,8 @@ class Tools:
 
     def _loader(self, program: Path) -> tuple[str, ...]:
         with program.open("rb") as stream:
+            if stream.read(4) != b"\x7fELF":
+                return ()  # a script
             elf: Any = ELFFile(stream)
             segments = elf.iter_segments("PT_INTERP")
             names = [Path(segment.get_interp_name()).name for segment in segments]
@@ -68,6 +70,7 @@ def unpack(packages: Sequence[Package], pool: Pool, cache: Path) -> Tools:
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
                 tree = Path(scratch) / "tree"
+                tree.mkdir()
                 for package in packages:
                     run.run(["dpkg-deb", "--extract", pool.take(package), tree])
                 tree.rename(target)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Iterator
 
+from imagefactory.errors import BuildError
 from imagefactory.tree import TreeBuilder
 
 DIRECTORY = "boot/initramfs"
@@ -31,13 +32,19 @@ def add_initramfs(tree: TreeBuilder, files: Iterable[tuple[str, str]]) -> tuple[
 
     Returns:
         The paths of the tree's files that, joined by GRUB, are the initramfs.
+
+    Raises:
+        BuildError: A real file is not in the tree.
     """
     sequence: list[str] = []
     known: set[str] = set()
     for number, (inside, source) in enumerate(files):
         folders = [name for name in _parents(inside) if name not in known]
         known.update(folders)
-        content = tree.entries[source].content or b""
+        entry = tree.entries.get(source)
+        if entry is None or entry.content is None:
+            raise BuildError(f"the initramfs needs {source}, which is no file of the tree")
+        content = entry.content
         header = b"".join(_header(name, _FOLDER, 0) for name in folders)
         sequence.append(_add_piece(tree, number, header + _header(inside, _FILE, len(content))))
         sequence.append(source)
@@ -57,7 +64,7 @@ def _header(name: str, mode: int, size: int) -> bytes:
     c_ino, c_mode, c_uid, c_gid, c_nlink, c_mtime, c_filesize, c_devmajor, c_devminor,
     c_rdevmajor, c_rdevminor, c_namesize (with its NUL), c_check.
     """
-    terminated = name.encode() + b"\0"
+    terminated = name.encode(errors="surrogateescape") + b"\0"
     fields = (0, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, len(terminated), 0)
     header = b"070701" + b"".join(b"%08X" % value for value in fields) + terminated
     return header + bytes(-len(header) % 4)

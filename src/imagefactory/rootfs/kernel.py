@@ -8,7 +8,6 @@ import io
 import lzma
 import re
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,8 +15,10 @@ from pathlib import Path, PurePosixPath
 import zstandard
 from elftools.elf.elffile import ELFFile
 
+from imagefactory.data import write_whole
 from imagefactory.errors import BuildError
 from imagefactory.packages import deb
+from imagefactory.rootfs.elf import DAMAGE
 
 _DICTIONARY = 1 << 20
 """Bytes of xz's dictionary: 1 MiB is within 2 % of the best."""
@@ -62,7 +63,8 @@ def read_kernel(
     """Take a kernel and some of its modules out of a package.
 
     Raises:
-        BuildError: A required module is neither there nor built in, or there is no kernel.
+        BuildError: A required module, or one that it depends on, is neither there nor built
+            in; or a module is damaged; or there is no kernel.
     """
     members = {member.name.removeprefix("./"): member for member in archive if member.isfile()}
     files: dict[str, tuple[str, str, tarfile.TarInfo]] = {}
@@ -70,8 +72,8 @@ def read_kernel(
     version, image = "", b""
     for name, member in members.items():
         if match := _MODULE.search(name):
-            files[match[3].replace("-", "_")] = (match[2], match[4] or "", member)
-        elif match := re.match(r"boot/vmlinu[xz]-(.+)$", name):
+            files[_plain(match[3])] = (match[2], match[4] or "", member)
+        elif match := re.match(r"boot/vmlinu[xz]-([^/]+)$", name):
             version, image = match[1], deb.read(archive, member)
         elif PurePosixPath(name).name in {"modules.builtin", "modules.builtin.modinfo"}:
             index[PurePosixPath(name).name] = deb.read(archive, member)
@@ -79,14 +81,7 @@ def read_kernel(
         raise BuildError("the kernel package holds no /boot/vmlinu*")
     builtin = _builtin_names(index.get("modules.builtin", b""))
 
-    def load(name: str) -> Module | None:
-        if name not in files:
-            return None
-        path, compression, member = files[name]
-        content = _expand(deb.read(archive, member), compression)
-        return Module(name, path, content, _needs(content))
-
-    wanted = list(required)
+    wanted = [_plain(name) for name in required]
     absent = [name for name in wanted if name not in files and name not in builtin]
     if absent:
         raise BuildError(
@@ -94,8 +89,30 @@ def read_kernel(
             hint="the template's `minimal: modules:` names it; "
             "`optional_modules:` is for those that only some architectures have",
         )
-    wanted += [name for name in optional if name in files]
-    return Kernel(version, image, _in_order(wanted, load), index)
+    wanted += [_plain(name) for name in optional if _plain(name) in files]
+    return Kernel(version, image, _in_order(wanted, _loader(archive, files, builtin)), index)
+
+
+def _loader(
+    archive: tarfile.TarFile, files: dict[str, tuple[str, str, tarfile.TarInfo]], builtin: set[str]
+) -> Callable[[str], Module | None]:
+    """Return what reads a module of the package by its name; None stands for: not in a file."""
+
+    def load(name: str) -> Module | None:
+        if name not in files:
+            return None
+        path, compression, member = files[name]
+        try:
+            content = _expand(deb.read(archive, member), compression)
+            depends, softdeps = _needs(content)
+        except (lzma.LZMAError, zstandard.ZstdError, *DAMAGE) as error:
+            raise BuildError(f"the kernel module {path} is damaged: {error}") from None
+        absent = [need for need in depends if need not in files and need not in builtin]
+        if absent:
+            raise BuildError(f"the module {name} needs {', '.join(absent)}, which is nowhere")
+        return Module(name, path, content, (*depends, *softdeps))
+
+    return load
 
 
 def compressed(image: bytes, cache: Path) -> bytes:
@@ -111,10 +128,7 @@ def compressed(image: bytes, cache: Path) -> bytes:
         if lzma.decompress(known) == image:
             return known
     packed = lzma.compress(image, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=[settings])
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=cache, delete=False) as stream:
-        stream.write(packed)
-    Path(stream.name).replace(stored)
+    write_whole(stored, packed)
     return packed
 
 
@@ -122,7 +136,7 @@ def _in_order(names: Iterable[str], find: Callable[[str], Module | None]) -> tup
     ordered: dict[str, Module] = {}
 
     def visit(name: str, above: tuple[str, ...]) -> None:
-        name = name.replace("-", "_")
+        name = _plain(name)
         if name in ordered or name in above:
             return
         module = find(name)
@@ -137,24 +151,30 @@ def _in_order(names: Iterable[str], find: Callable[[str], Module | None]) -> tup
     return tuple(ordered.values())
 
 
-def _needs(content: bytes) -> tuple[str, ...]:
+def _needs(content: bytes) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Read `depends` and `softdep ... pre:` from a module's .modinfo section."""
     section = ELFFile(io.BytesIO(content)).get_section_by_name(".modinfo")
     entries = section.data().split(b"\0") if section else []
-    needs: list[str] = []
+    depends: list[str] = []
+    softdeps: list[str] = []
     for entry in entries:
         key, _, value = entry.decode("utf-8", "replace").partition("=")
         if key == "depends":
-            needs += [name for name in value.split(",") if name]
+            depends += [_plain(name) for name in value.split(",") if name]
         elif key == "softdep":
             before = re.search(r"pre:\s*(.*?)(?=\bpost:|$)", value)
-            needs += before[1].split() if before else []
-    return tuple(needs)
+            softdeps += [_plain(name) for name in before[1].split()] if before else []
+    return tuple(depends), tuple(softdeps)
+
+
+def _plain(name: str) -> str:
+    """The kernel takes - and _ in a module's name for the same."""
+    return name.replace("-", "_")
 
 
 def _builtin_names(listing: bytes) -> set[str]:
     names = (PurePosixPath(line).stem for line in listing.decode().splitlines())
-    return {name.replace("-", "_") for name in names}
+    return {_plain(name) for name in names}
 
 
 def _expand(content: bytes, compression: str) -> bytes:
@@ -162,6 +182,11 @@ def _expand(content: bytes, compression: str) -> bytes:
         case "xz":
             return lzma.decompress(content)
         case "zst":
-            return zstandard.ZstdDecompressor().decompressobj().decompress(content)
+            # zstd's own call wants a size in the header, which a stream need not have.
+            stream = zstandard.ZstdDecompressor().decompressobj()
+            plain = stream.decompress(content)
+            if not stream.eof:
+                raise zstandard.ZstdError("it ends too early")
+            return plain
         case _:
             return content

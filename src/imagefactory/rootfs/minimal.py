@@ -49,7 +49,9 @@ def build_tree(
         PackageError: A package lacks a file that the template takes from it.
     """
     files = {package.name: package_file(package) for package in plan.image_packages}
-    epoch = plan.epoch or max(deb.built_at(file) for file in files.values())
+    epoch = plan.epoch
+    if epoch is None:
+        epoch = max(deb.built_at(file) for file in files.values())
     tree = TreeBuilder()
     with deb.opened(files[plan.kernel.name]) as archive:
         recipe = plan.template.minimal
@@ -160,13 +162,26 @@ def _guest_config(tree: TreeBuilder, plan: BuildPlan) -> bytes:
 def _check_programs(tree: TreeBuilder, plan: BuildPlan) -> None:
     """Every program and library is of the image's architecture and finds what it links to."""
     present = {posixpath.basename(path) for path in tree.entries}
+    wanted = plan.profile.elf
     mistakes = []
     for path, content in tree.files():
         if not content.startswith(elf.MAGIC) or path.startswith(_NOT_PROGRAMS):
             continue
-        program = elf.inspect(content)
-        if program.machine != plan.profile.elf.machine:
-            mistakes.append(f"{path} is a program for ELF machine {program.machine}")
+        try:
+            program = elf.inspect(content)
+        except BuildError as error:
+            mistakes.append(f"{path}: {error.message}")
+            continue
+        # PowerPC has one machine number for both byte orders.
+        if (program.machine, program.bits, program.endian) != (
+            wanted.machine,
+            wanted.bits,
+            wanted.endian,
+        ):
+            mistakes.append(
+                f"{path} is a {program.bits}-bit {program.endian}-endian program for "
+                f"ELF machine {program.machine}"
+            )
         mistakes += [f"{path} needs {name}" for name in program.needed if name not in present]
         if program.loader and tree.resolve(program.loader) is None:
             mistakes.append(f"{path} needs {program.loader}")
@@ -181,27 +196,30 @@ def _initramfs_files(
     recipe = plan.template.minimal
     pairs = {"init": merged(recipe.initramfs_script)}
     for program in recipe.initramfs_programs:
-        pairs.update(_with_libraries(tree, program))
+        _add_with_libraries(pairs, tree, program)
     for number, module in enumerate(kernel.closure(recipe.initramfs_modules)):
         pairs[f"modules/{number:02}-{module.name}.ko"] = _module_path(kernel, module)
     return tuple(pairs.items())
 
 
-def _with_libraries(tree: TreeBuilder, path: str) -> dict[str, str]:
-    """A program with its loader and libraries, at the paths where the loader looks for them."""
+def _add_with_libraries(pairs: dict[str, str], tree: TreeBuilder, path: str) -> None:
+    """Add a program, its loader and libraries, at the paths where the loader looks for them."""
     source = tree.resolve(path)
     content = tree.entries[source].content if source else None
     if source is None or content is None:
         raise BuildError(f"the initramfs needs {path}, which is not in the tree")
+    if path.lstrip("/") in pairs:  # libraries may need each other
+        return
+    pairs[path.lstrip("/")] = source
+    if not content.startswith(elf.MAGIC):
+        return  # a script
     program = elf.inspect(content)
-    pairs = {path.lstrip("/"): source}
     if program.loader:
-        pairs.update(_with_libraries(tree, program.loader))
+        _add_with_libraries(pairs, tree, program.loader)
     for name in program.needed:
-        library = next(
+        found = (
             entry
             for entry in sorted(tree.entries)
             if entry.startswith("usr/lib") and posixpath.basename(entry) == name
         )
-        pairs.update(_with_libraries(tree, library.removeprefix("usr/")))
-    return pairs
+        _add_with_libraries(pairs, tree, next(found, name).removeprefix("usr/"))
