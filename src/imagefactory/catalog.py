@@ -149,13 +149,14 @@ class Catalog:
         parent = self.directory / plan["image"] / plan["architecture"]
         parent.mkdir(parents=True, exist_ok=True)
         path = work / MANIFEST
+        target = parent / f"{moment}-{plan['digest'][:12]}"
         path.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        _rewrite_paths(work, target)
         for file in (path, work / manifest["disk"]["file"]):
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
-        target = parent / f"{moment}-{plan['digest'][:12]}"
         work.rename(target)
-        return Build(target, manifest)
+        return Build(target, json.loads((target / MANIFEST).read_text(encoding="utf-8")))
 
     def keep_evidence(self, evidence: Path, name: str) -> Path:
         """Keep the evidence of a failed build, the last one of each image."""
@@ -216,3 +217,11 @@ def read_build(directory: Path) -> Build | None:
 def now() -> str:
     """Return the time as manifests keep it: ISO 8601, UTC."""
     return datetime.now(UTC).isoformat()
+
+
+def _rewrite_paths(work: Path, target: Path) -> None:
+    """Let the reports and scripts of a workspace name the place where it is about to be."""
+    for file in sorted(work.rglob("*")):
+        if file.suffix in {".json", ".sh"} and not file.is_symlink():
+            text = file.read_text(encoding="utf-8")
+            file.write_text(text.replace(str(work), str(target)), encoding="utf-8")
