@@ -47,6 +47,11 @@ unit: setup-python ## tests that start no guest and no cloud
 system: setup-tests ## tests that build images, boot them and talk to a real Glance
 	$(BIN)/python -m pytest -m system -n '$(JOBS)' --dist worksteal --durations 15
 
+.PHONY: table
+table: ## build every image for every architecture, and write what came out into README.md
+	@$(MAKE) image ARCH=all
+	@tools/readme-table
+
 .PHONY: doctor
 doctor: setup ## what this machine has and lacks
 	@$(BIN)/imagefactory doctor
