@@ -23,9 +23,9 @@ def keys() -> Iterator[tuple[Key, Key]]:
 def archive(keys: tuple[Key, Key], tmp_path: Path) -> Archive:
     """A repository with two programs, one of which needs a library, and a kernel."""
     made = Archive(tmp_path / "mirror", keys[0])
-    made.add("program", depends="library (>= 2)")
-    made.add("library", version="1:2.0")
-    made.add("linux-image-cloud", depends="linux-image-6.1.0-9-cloud (= 6.1-1)")
-    made.add("linux-image-6.1.0-9-cloud", version="6.1-1")
+    made.add("program", architecture="all", depends="library (>= 2)")
+    made.add("library", version="1:2.0", architecture="all")
+    made.add("linux-image-cloud", architecture="all", depends="linux-image-6.1.0-9-cloud (= 6.1-1)")
+    made.add("linux-image-6.1.0-9-cloud", version="6.1-1", architecture="all")
     made.publish()
     return made
