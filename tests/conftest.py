@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+from imagefactory.run import run
+from tests.debs import Archive, Key
 from tests.factory import BuiltImage, Factory
 from tests.glance.cloud import glance_cloud, glance_service
 
@@ -18,7 +21,10 @@ from tests.glance.cloud import glance_cloud, glance_service
 settings.register_profile("factory", deadline=None)
 settings.load_profile("factory")
 
-__all__ = ["built", "factory", "glance_cloud", "glance_service", "shared_directory"]
+# Tests run side by side already: a build of theirs boots one guest at a time.
+os.environ["IMAGEFACTORY_JOBS"] = "1"
+
+__all__ = ["archive", "built", "factory", "glance_cloud", "glance_service", "keys"]
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +57,24 @@ def built(shared_directory: Path) -> Callable[[str], BuiltImage]:
         return BuiltImage.of(Path(rows[0]["disk"]))
 
     return build
+
+
+@pytest.fixture(scope="session")
+def keys() -> Iterator[tuple[Key, Key]]:
+    """Two keys; in a directory with a short name, because gpg-agent's socket lies there."""
+    with tempfile.TemporaryDirectory(prefix="keys") as directory:
+        home = Path(directory)
+        yield Key.make(home, "archive"), Key.make(home, "stranger")
+        run(["gpgconf", "--homedir", home, "--kill", "all"])
+
+
+@pytest.fixture
+def archive(keys: tuple[Key, Key], tmp_path: Path) -> Archive:
+    """A repository with two programs, one of which needs a library, and a kernel."""
+    made = Archive(tmp_path / "mirror", keys[0])
+    made.add("program", architecture="all", depends="library (>= 2)")
+    made.add("library", version="1:2.0", architecture="all")
+    made.add("linux-image-cloud", architecture="all", depends="linux-image-6.1.0-9-cloud (= 6.1-1)")
+    made.add("linux-image-6.1.0-9-cloud", version="6.1-1", architecture="all")
+    made.publish()
+    return made

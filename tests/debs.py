@@ -81,6 +81,9 @@ def special(name: str, kind: bytes) -> tarfile.TarInfo:
     return info
 
 
+ARCHITECTURES = ("amd64", "arm64", "ppc64el")
+
+
 @dataclass(frozen=True)
 class Key:
     """A key that signs repositories, with its keyring."""
@@ -130,15 +133,19 @@ class Archive:
 
     def publish_lists(self, text: str, *, signed_by: Key | None = None, sign: bool = True) -> None:
         folder = self.directory / "dists" / self.suite
-        lists = folder / "main/binary-amd64/Packages"
-        lists.parent.mkdir(parents=True, exist_ok=True)
-        lists.write_text(text)
-        content = lists.read_bytes()
+        content = text.encode()
+        sums = ""
+        for architecture in ARCHITECTURES:
+            lists = folder / f"main/binary-{architecture}/Packages"
+            lists.parent.mkdir(parents=True, exist_ok=True)
+            lists.write_bytes(content)
+            path = lists.relative_to(folder)
+            sums += f" {hashlib.sha256(content).hexdigest()} {len(content)} {path}\n"
         release = folder / "Release"
         release.write_text(
-            f"Suite: {self.suite}\nCodename: {self.suite}\nArchitectures: amd64\n"
-            "Components: main\nDate: Sat, 01 Nov 2025 00:00:00 UTC\nSHA256:\n"
-            f" {hashlib.sha256(content).hexdigest()} {len(content)} main/binary-amd64/Packages\n"
+            f"Suite: {self.suite}\nCodename: {self.suite}\n"
+            f"Architectures: {' '.join(ARCHITECTURES)}\n"
+            "Components: main\nDate: Sat, 01 Nov 2025 00:00:00 UTC\nSHA256:\n" + sums
         )
         if sign:
             (signed_by or self.key).sign(release, folder / "InRelease")

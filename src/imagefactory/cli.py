@@ -121,6 +121,8 @@ def proof_options(command: F) -> F:
         type=click.IntRange(1, 64),
         default=2,
         show_default=True,
+        envvar="IMAGEFACTORY_JOBS",
+        show_envvar=True,
         help="How many guests boot at once.",
     )(command)
 

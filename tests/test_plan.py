@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from imagefactory.arch import ArchProfiles
+from imagefactory.data import SearchPath, cache_directory
+from imagefactory.errors import ConfigError
+from imagefactory.plan import BuildPlan, Sources, make_plan
+from imagefactory.template import load
+from tests.debs import Archive
+from tests.samples import small_template
+
+
+@pytest.fixture
+def file(archive: Archive, tmp_path: Path) -> Path:
+    return small_template(tmp_path / "mine", archive)
+
+
+def planned(file: Path, cache: Path, architecture: str = "x86_64") -> BuildPlan:
+    path = SearchPath((file.parent.parent, *SearchPath.default().directories))
+    template, found = load(path, "small")
+    profile = ArchProfiles.load(path).get(architecture)
+    return make_plan(template, found, profile, Sources.of(template, profile, cache))
+
+
+def test_a_plan_names_every_package_and_tells_it_as_json(file: Path, tmp_path: Path) -> None:
+    plan = planned(file, tmp_path / "cache")
+    assert str(plan.kernel) == "linux-image-6.1.0-9-cloud=6.1-1"
+    assert [package.name for package in plan.image_packages[1:]] == ["program", "grub-pc-bin"]
+    assert [package.name for package in plan.disk_tools] == ["library", "program"]
+    facts = json.loads(json.dumps(plan.facts()))
+    assert facts["image"] == "small"
+    assert facts["architecture"] == "x86_64"
+    assert facts["boot"] == ["bios"]
+    assert plan.name == "small-x86_64"
+
+
+def test_the_same_inputs_give_the_same_digest_wherever_they_lie(file: Path, tmp_path: Path) -> None:
+    first = planned(file, tmp_path / "cache")
+    shutil.copytree(tmp_path / "mine", tmp_path / "elsewhere")
+    second = planned(tmp_path / "elsewhere/templates/small.yaml", tmp_path / "other cache")
+    assert first.digest == second.digest
+    assert first.identifier("root") == second.identifier("root")
+    assert first.identifier("root") != first.identifier("esp")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("description: small", "description: another"),
+        ("datasource: config-drive", "datasource: none"),
+        ("visibility: private", "visibility: public"),
+    ],
+)
+def test_what_does_not_change_the_image_does_not_change_the_digest(
+    file: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    before = planned(file, tmp_path / "cache").digest
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    assert planned(file, tmp_path / "cache").digest == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("disk_size: 64", "disk_size: 65"),
+        ("default_user: cloud", "default_user: other"),
+        ("usr/share/program", "usr/share/pro*"),
+        ("kernel_compression: none", "kernel_compression: xz"),
+    ],
+)
+def test_a_change_of_the_template_changes_the_digest(
+    file: Path, tmp_path: Path, old: str, new: str
+) -> None:
+    before = planned(file, tmp_path / "cache").digest
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    assert planned(file, tmp_path / "cache").digest != before
+
+
+def test_a_change_of_the_overlay_changes_the_digest(file: Path, tmp_path: Path) -> None:
+    cache, script = tmp_path / "cache", file.parent / "overlay/etc/script"
+    digests = [planned(file, cache).digest]
+    script.chmod(0o755)
+    digests.append(planned(file, cache).digest)
+    script.write_text("changed")
+    digests.append(planned(file, cache).digest)
+    script.rename(script.with_name("renamed"))
+    digests.append(planned(file, cache).digest)
+    script.symlink_to("renamed")
+    digests.append(planned(file, cache).digest)
+    (script.parent / os.fsdecode(b"\xff")).touch()  # a name that is not UTF-8
+    digests.append(planned(file, cache).digest)
+    assert len(set(digests)) == len(digests)
+
+
+def test_the_umask_does_not_change_the_digest(file: Path, tmp_path: Path) -> None:
+    script = file.parent / "overlay/etc/script"
+    script.chmod(0o600)
+    before = planned(file, tmp_path / "cache").digest
+    script.chmod(0o666)
+    assert planned(file, tmp_path / "cache").digest == before
+
+
+def test_a_new_version_of_a_package_changes_the_digest(
+    file: Path, archive: Archive, tmp_path: Path
+) -> None:
+    before = planned(file, tmp_path / "cache").digest
+    archive.add("program", version="1.1", architecture="all")
+    archive.publish()
+    assert planned(file, tmp_path / "later").digest != before
+
+
+def test_the_epoch_of_the_environment_counts(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = planned(file, tmp_path / "cache")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    after = planned(file, tmp_path / "cache")
+    assert (before.epoch, after.epoch) == (None, 0)
+    assert before.digest != after.digest
+
+
+@pytest.mark.parametrize("epoch", ["", "yesterday", "-1", "1.5", "²", "9999999999", "1" * 40])
+def test_an_epoch_that_is_no_number_of_seconds_is_refused(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: str
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+    with pytest.raises(ConfigError, match="SOURCE_DATE_EPOCH is not a number"):
+        planned(file, tmp_path / "cache")
+
+
+def test_an_overlay_that_does_not_exist_is_told(file: Path, tmp_path: Path) -> None:
+    shutil.rmtree(file.parent / "overlay")
+    with pytest.raises(ConfigError, match="overlay is not a directory"):
+        planned(file, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("text", ["grub-{pc}-bin", "grub-{", "grub-{0}", "grub-{deb.nothing}"])
+def test_a_placeholder_that_nothing_fills_is_told(file: Path, tmp_path: Path, text: str) -> None:
+    file.write_text(file.read_text().replace("packages: [grub-pc-bin]", f"packages: ['{text}']"))
+    with pytest.raises(ConfigError, match="cannot be filled in") as caught:
+        planned(file, tmp_path / "cache")
+    assert "{deb}" in caught.value.hint
+
+
+def test_an_architecture_without_kernel_or_bootloader_is_told(file: Path, tmp_path: Path) -> None:
+    text = file.read_text().replace("id: debian", "id: nowhere")
+    file.write_text(text.replace("kernel: linux-image-cloud\n", ""))
+    with pytest.raises(ConfigError, match="names no kernel for nowhere"):
+        planned(file, tmp_path / "cache")
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="no bootloader for the boot method 'uefi'"):
+        planned(file, tmp_path / "cache", "aarch64")
+
+
+ARMV7L = """\
+name: armv7l
+description: 32-bit Arm, UEFI
+aliases: [armhf]
+names: {deb: armhf, rpm: armv7hl, efi: arm, grub_efi: arm-efi}
+elf: {machine: 40, bits: 32, endian: little}
+kernel: {debian: linux-image-armmp}
+console: ttyAMA0
+boot: [uefi-unsigned]
+min_ram: 256
+properties:
+  architecture: armv7l
+  hw_firmware_type: uefi
+  hw_machine_type: virt
+hypervisor:
+  qemu: qemu-system-arm
+  qemu_package: qemu-system-arm
+  machine: virt
+  tcg_cpu: max
+  cdrom_bus: scsi
+  video: virtio
+  firmware: uefi
+  firmware_packages: {uefi: qemu-efi-arm}
+  boot_budget: 240
+"""
+
+
+@pytest.mark.system
+def test_one_yaml_file_is_a_new_architecture(tmp_path: Path) -> None:
+    (tmp_path / "arch_profiles").mkdir()
+    (tmp_path / "arch_profiles/armv7l.yaml").write_text(ARMV7L)
+    path = SearchPath.default([tmp_path])
+    template, file = load(path, "minimal")
+    profile = ArchProfiles.load(path).get("armhf")
+    sources = Sources.of(template, profile, cache_directory())
+    plan = make_plan(template, file, profile, sources)
+    assert plan.kernel.name.endswith("-armmp")
+    assert plan.kernel.architecture == "armhf"
+    assert "grub-efi-arm-bin" in [package.name for package in plan.image_packages]
+    assert plan.properties["architecture"] == "armv7l"
