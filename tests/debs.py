@@ -12,7 +12,6 @@ from pathlib import Path
 from imagefactory.run import run
 from imagefactory.template import Repository
 
-
 Member = tarfile.TarInfo | tuple[str, bytes]
 """What a forged package holds: anything tar knows, or a plain file."""
 
