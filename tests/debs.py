@@ -12,6 +12,9 @@ from pathlib import Path
 from imagefactory.run import run
 from imagefactory.template import Repository
 
+Member = tarfile.TarInfo | tuple[str, bytes]
+"""What a forged package holds: anything tar knows, or a plain file."""
+
 
 def make_deb(
     directory: Path,
@@ -42,7 +45,7 @@ def make_deb(
     return deb
 
 
-def forge_deb(file: Path, members: Sequence[tarfile.TarInfo | tuple[str, bytes]]) -> Path:
+def forge_deb(file: Path, members: Sequence[Member]) -> Path:
     """Write a package whose archive holds whatever one likes; dpkg-deb would refuse to."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w", format=tarfile.GNU_FORMAT) as archive:

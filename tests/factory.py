@@ -76,7 +76,7 @@ class Factory:
         return sorted(self.catalog.glob("*/*/*/manifest.json"))
 
     def work(self) -> list[Path]:
-        return sorted((self.catalog / ".work").glob("*"))
+        return sorted(path for path in (self.catalog / ".work").glob("*") if path.is_dir())
 
 
 def wait_for_line(process: subprocess.Popen[str], words: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from imagefactory import cli
+from imagefactory import cli, template
 from imagefactory.catalog import Catalog, now
 
 COMMANDS = sorted(cli.main.commands)
@@ -212,7 +212,7 @@ def test_an_interrupted_command_ends_as_a_shell_expects(
     def interrupted(*_: object) -> None:
         raise error(130)
 
-    monkeypatch.setattr(cli.template, "load_all", interrupted)
+    monkeypatch.setattr(template, "load_all", interrupted)
     result = call("list")
     assert result.exit_code == 130
 

@@ -1,239 +1,109 @@
-"""The main job, for real: built, booted under real firmware, whole or not there."""
-
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from oslo_utils.imageutils import format_inspector
 
-from tests.factory import (
-    MINUTES,
-    BuiltImage,
-    Factory,
-    HostState,
-    as_root,
-    ordinary_user,
-    processes_with,
-    wait_for_line,
-)
-
-pytestmark = [pytest.mark.system, pytest.mark.timeout(20 * MINUTES)]
-
-ARCHITECTURES = ["aarch64", "ppc64le", "x86_64"]
-LARGEST = {"aarch64": 14_000_000, "ppc64le": 14_000_000, "x86_64": 16_000_000}
-"""Bytes that a minimal image may have."""
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_an_image_is_built_booted_and_stored(architecture: str, factory: Factory) -> None:
-    done = factory.run("build", "minimal", "--arch", architecture, "--json")
-
-    (row,) = json.loads(done.stdout)
-    assert row["verdict"] == "passed"
-    assert row["checks_passed"] == row["checks"] > 20
-    assert row["size"] <= LARGEST[architecture]
-    build = BuiltImage.of(Path(row["disk"]))
-    assert build.manifest["plan"]["properties"]["architecture"] == architecture
-    assert {"packages", "tree", "disk", "boot test"} <= set(build.manifest["seconds"])
-    assert (build.disk.parent / "boot" / "junit.xml").exists()
-    assert factory.work() == []
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_two_builds_of_one_plan_are_the_same_bytes(
-    architecture: str, built: Callable[[str], BuiltImage], factory: Factory
-) -> None:
-    first = built(architecture)
-    done = factory.run("build", "minimal", "--arch", architecture, "--skip-test", "--json")
-
-    second = BuiltImage.of(Path(json.loads(done.stdout)[0]["disk"]))
-    assert second.manifest["plan"]["digest"] == first.manifest["plan"]["digest"]
-    assert second.manifest["disk"]["sha256"] == first.manifest["disk"]["sha256"]
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_glance_will_find_the_disk_safe(
-    architecture: str, built: Callable[[str], BuiltImage]
-) -> None:
-    inspector = format_inspector.detect_file_format(str(built(architecture).disk))
-
-    assert inspector is not None
-    assert inspector.NAME == "qcow2"
-    inspector.safety_check()
-
-
-def test_an_untested_build_says_so(built: Callable[[str], BuiltImage]) -> None:
-    assert built("x86_64").manifest["boot_test"] is None
+from imagefactory import pipeline
+from imagefactory.arch import ArchProfiles
+from imagefactory.catalog import Catalog
+from imagefactory.data import SearchPath
+from imagefactory.errors import BootTestError, CommandError, ImageFactoryError, PackageError
+from imagefactory.pipeline import Factory, build
+from imagefactory.plan import BuildPlan, Sources, make_plan
+from imagefactory.progress import Stages
+from imagefactory.run import run
+from imagefactory.template import load
+from tests.debs import Archive
+from tests.samples import small_template
 
 
 @pytest.fixture
-def installed_for_all(tmp_path: Path) -> Iterator[Path]:
-    """Install the wheel where every user can run it; return its command."""
-    target = Path("/var/tmp") / f"imagefactory-test-{os.getpid()}"
-    source = Path(__file__).resolve().parent.parent
-    # An interpreter of one's own (pyenv, uv) may lie where nobody else can go.
-    python = "/usr/bin/python3"
-    subprocess.run([python, "-m", "venv", str(target)], check=True)
-    try:
-        wheels = tmp_path / "wheels"
-        pip = [str(target / "bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "wheel", "--no-deps", "-w", str(wheels), str(source)], check=True)
-        subprocess.run([*pip, "install", *map(str, wheels.glob("*.whl"))], check=True)
-        subprocess.run(["chmod", "-R", "go+rX", str(target)], check=True)
-        yield target / "bin/imagefactory"
-    finally:
-        subprocess.run(["rm", "-rf", str(target)], check=True)
+def factory(tmp_path: Path) -> Factory:
+    profiles = ArchProfiles.load(SearchPath.default())
+    return Factory(profiles, Catalog(tmp_path / "catalog"), tmp_path / "cache")
 
 
-def test_root_and_an_ordinary_user_build_the_same_and_leave_nothing_behind(
-    installed_for_all: Path, built: Callable[[str], BuiltImage]
+@pytest.fixture
+def planned(archive: Archive, factory: Factory, tmp_path: Path) -> tuple[BuildPlan, Sources]:
+    file = small_template(tmp_path / "mine", archive)
+    template, _ = load(SearchPath((file.parent.parent,)), "small")
+    profile = factory.profiles.get("x86_64")
+    sources = Sources.of(template, profile, factory.cache)
+    return make_plan(template, file, profile, sources), sources
+
+
+def nothing_is_left(catalog: Catalog) -> bool:
+    work = [path for path in (catalog.directory / ".work").iterdir() if path.is_dir()]
+    return work == [] and catalog.builds("small", "x86_64") == ()
+
+
+def test_a_stage_that_fails_leaves_nothing_in_the_catalog(
+    planned: tuple[BuildPlan, Sources], factory: Factory
 ) -> None:
-    reference = built("x86_64").manifest["disk"]["sha256"]
-    user = ordinary_user()
-    marker = f"home-of-{os.getpid()}"
-    for name in (user.pw_name, "root"):
-        home = Path("/var/tmp") / f"{marker}-{name}"
-        as_root(["install", "-d", "-o", name, "-m", "0700", str(home)])
-        before = HostState.now(marker)
-        try:
-            words = [f"HOME={home}", str(installed_for_all), "build", "-a", "x86_64", "--json"]
-            switch = ["runuser", "-u", name, "--", "env", "-C", "/", *words]
-            sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
-            clean = {k: v for k, v in os.environ.items() if not k.startswith("XDG_")}
-            done = subprocess.run(
-                [*sudo, *switch], capture_output=True, text=True, check=False, env=clean
-            )
-            assert done.returncode == 0, done.stderr
-            (row,) = json.loads(done.stdout)
-            assert row["verdict"] == "passed"
-            copy = subprocess.run(
-                [*sudo, "sha256sum", row["disk"]], capture_output=True, text=True, check=True
-            )
-            assert copy.stdout.split()[0] == reference
-            assert HostState.now(marker) == before
-        finally:
-            as_root(["rm", "-rf", str(home)])
+    with pytest.raises(ImageFactoryError, match="holds no /boot/vmlinu"):
+        build(*planned, factory)
+    assert nothing_is_left(factory.catalog)
 
 
-@pytest.mark.parametrize("stage", ["tree:", "disk:", "power on"])
-def test_kill_9_leaves_nothing_but_a_work_directory_that_the_next_start_removes(
-    stage: str, factory: Factory
+def test_a_package_that_vanished_from_the_mirror_is_named(
+    planned: tuple[BuildPlan, Sources], factory: Factory, archive: Archive
 ) -> None:
-    before = HostState.now(str(factory.catalog))
-    process = factory.start("build", "minimal", "--arch", "x86_64")
-    wait_for_line(process, stage)
-    process.kill()
-    process.communicate()
-
-    wait_until_gone(str(factory.catalog))
-    assert HostState.now(str(factory.catalog)) == before
-    assert factory.builds() == []
-    assert factory.work() != []
-    factory.run("build", "minimal", "--arch", "x86_64", "--skip-test")
-    assert factory.work() == []
-    assert len(factory.builds()) == 1
+    for deb in archive.debs:
+        deb.unlink()
+    with pytest.raises(PackageError, match="linux-image"):
+        build(*planned, factory)
+    assert nothing_is_left(factory.catalog)
 
 
-def wait_until_gone(marker: str) -> None:
-    """Wait for programs to end; the kernel ends them at once, but not before we can look."""
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if marker.encode() in (path / "cmdline").read_bytes():
-                descriptor = os.pidfd_open(int(path.name))
-                try:
-                    wait_readable(descriptor)
-                finally:
-                    os.close(descriptor)
-    assert processes_with(marker) == []
-
-
-def wait_readable(descriptor: int) -> None:
-    import select
-
-    readable, _, _ = select.select([descriptor], [], [], 20)
-    assert readable, "a program outlived its parent by 20 s"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_build_cleans_up_and_exits_with_130(
-    number: signal.Signals, factory: Factory
+def test_the_log_that_an_error_names_outlives_the_workspace(
+    planned: tuple[BuildPlan, Sources], factory: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = factory.start("build", "minimal", "--arch", "x86_64")
-    wait_for_line(process, "power on")
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    def failing(_plan: object, _find: object, _tools: object, work: Path, _cache: object) -> None:
+        run(["sh", "-c", "echo why >&2; exit 1"], log=work / "disk.log")
 
-    assert process.returncode == 130, err
-    assert "interrupted" in err
-    assert "Traceback" not in err
-    assert factory.builds() == []
-    assert factory.work() == []
-    assert processes_with(str(factory.catalog)) == []
-
-
-def test_a_failed_boot_keeps_its_evidence_and_no_build(factory: Factory, tmp_path: Path) -> None:
-    """A kernel that is told a wrong root never gets to a login."""
-    shipped = Path(__file__).resolve().parent.parent / "templates"
-    templates = tmp_path / "own" / "templates"
-    templates.mkdir(parents=True)
-    text = (shipped / "minimal.yaml").read_text(encoding="utf-8")
-    text = text.replace("kernel_arguments: [quiet]", "kernel_arguments: ['root=LABEL=nowhere']")
-    (templates / "minimal.yaml").write_text(text, encoding="utf-8")
-    (templates / "minimal").symlink_to(shipped / "minimal")
-    mine = Factory(factory.catalog, command=(*factory.command, "--path", str(tmp_path / "own")))
-
-    done = mine.run("build", "minimal", "--arch", "x86_64", status=7)
-
-    assert "root not found" in done.stderr
-    assert mine.builds() == []
-    assert mine.work() == []
-    (kept,) = (factory.catalog / ".failed").glob("*")
-    assert "imagefactory-init: PANIC" in next(kept.rglob("console.log")).read_text(errors="replace")
+    monkeypatch.setattr(pipeline, "build_tree", failing)
+    with pytest.raises(CommandError) as caught:
+        build(*planned, factory)
+    assert caught.value.log
+    assert "why" in caught.value.log.read_text()
+    assert caught.value.log.is_relative_to(factory.catalog.directory / ".failed")
+    assert nothing_is_left(factory.catalog)
 
 
-def test_an_upload_stands_in_the_cloud_byte_for_byte(
-    factory: Factory, glance_cloud: object, tmp_path: Path
+@pytest.mark.parametrize("named", ["boot", "boot/plain/qemu.log"])
+def test_the_whole_evidence_of_a_boot_outlives_the_workspace(
+    planned: tuple[BuildPlan, Sources], factory: Factory, named: str
 ) -> None:
-    import openstack
+    plan, _ = planned
 
-    factory.run("build", "minimal", "--arch", "amd64", "--skip-test", "--upload", "member")
+    def fail() -> None:
+        with (
+            factory.catalog.workspace(plan.name) as work,
+            pipeline._log_kept(work, plan, factory.catalog),
+        ):
+            case = work / "result/boot/plain"
+            case.mkdir(parents=True)
+            (case / "qemu.log").write_text("burnt")
+            (case / "console.log").write_text("smoke")
+            raise BootTestError("it did not boot", log=work / "result" / named)
 
-    (manifest,) = factory.builds()
-    build = BuiltImage.of(next(manifest.parent.glob("*.qcow2")))
-    with openstack.connect(cloud="member") as cloud:
-        (image,) = [
-            i for i in cloud.image.images() if i.properties.get("imagefactory_arch") == "x86_64"
-        ]
-        target = tmp_path / "read-back.qcow2"
-        cloud.image.download_image(image.id, output=str(target))
-    assert target.read_bytes() == build.disk.read_bytes()
-    assert image.properties["imagefactory_tested"] == "no"
-    words = ("upload", "minimal", "--arch", "amd64", "--cloud", "member", "--allow-untested")
-    again = factory.run(*words)
-    assert "nothing was sent" in again.stdout
-
-
-def test_an_untested_build_is_not_uploaded(factory: Factory, glance_cloud: object) -> None:
-    factory.run("build", "minimal", "--arch", "amd64", "--skip-test")
-
-    done = factory.run("upload", "minimal", "--cloud", "member", status=8)
-
-    assert "boot test" in done.stderr
+    with pytest.raises(BootTestError) as caught:
+        fail()
+    kept = factory.catalog.directory / ".failed" / plan.name
+    assert caught.value.log == kept / Path(named).relative_to("boot")
+    assert (kept / "plain/console.log").read_text() == "smoke"
 
 
-def test_the_command_is_also_a_module() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "imagefactory", "--version"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "imagefactory" in done.stdout
+def test_stages_are_announced_and_timed_even_when_they_fail() -> None:
+    said: list[tuple[str, str]] = []
+    stages = Stages(lambda stage, message: said.append((stage, message)))
+
+    def fail() -> None:
+        with stages.stage("disk", "qcow2"):
+            raise CommandError("no")
+
+    with pytest.raises(CommandError):
+        fail()
+    assert said == [("disk", "qcow2")]
+    assert stages.seconds["disk"] >= 0

@@ -164,7 +164,7 @@ ARMV7L = """\
 name: armv7l
 description: 32-bit Arm, UEFI
 aliases: [armhf]
-names: {deb: armhf, rpm: armv7hl, efi: arm, grub_efi: arm-efi}
+names: {deb: armhf, rpm: armv7hl, efi: arm, grub_efi: arm-efi, grub_deb: arm}
 elf: {machine: 40, bits: 32, endian: little}
 kernel: {debian: linux-image-armmp}
 console: ttyAMA0

@@ -37,6 +37,10 @@ class ArchNames(Model):
         description="suffix of EFI programs (BOOTxxx.EFI), UEFI specification 3.5.1.1, lower case",
     )
     grub_efi: str | None = Field(default=None, description="GRUB's target name under UEFI")
+    grub_deb: str | None = Field(
+        default=None,
+        description="the architecture in the names of Debian's GRUB packages; unset: as deb",
+    )
 
 
 class ElfMachine(Model):

@@ -239,6 +239,7 @@ def _image_packages(template: ImageTemplate, profile: ArchProfile, apt: Apt) -> 
 def fill(text: str, profile: ArchProfile) -> str:
     """Fill the architecture's names into a template's ``{deb}``, ``{efi}`` and ``{grub_efi}``."""
     known = {key: value or "" for key, value in profile.names}
+    known["grub_deb"] = profile.names.grub_deb or profile.names.deb
     try:
         return text.format_map(known)
     except (LookupError, ValueError, AttributeError):

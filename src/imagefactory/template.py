@@ -47,7 +47,7 @@ class Repository(Model):
 
 
 class UefiFiles(Model):
-    """A distribution's signed EFI programs; ``{efi}``, ``{deb}``, ``{grub_efi}`` are filled in."""
+    """A distribution's signed EFI programs; ``{efi}`` and its like are the profile's names."""
 
     packages: tuple[str, ...]
     shim: TreePath

@@ -48,6 +48,7 @@ def proven(raw: Path, target: Path) -> None:
     assert not {"leaks", "corruptions"} & set(check)
     run(["qemu-img", "compare", "-f", "raw", "-F", "qcow2", raw, target])
     inspector = format_inspector.detect_file_format(str(target))
+    assert inspector is not None
     assert str(inspector) == "qcow2"
     inspector.safety_check()
     assert inspector.virtual_size == raw.stat().st_size

@@ -200,7 +200,7 @@ def test_a_suite_that_recovers_is_used_again(
     other.publish()
     make_old(apt)
     apt.refresh()
-    assert apt.left_out == ()
+    assert not apt.left_out
     assert apt.find(["extra"])[0].name == "extra"
 
 

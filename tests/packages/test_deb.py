@@ -9,7 +9,7 @@ from imagefactory.errors import BuildError, PackageError
 from imagefactory.packages import deb
 from imagefactory.rootfs.minimal import _add_package
 from imagefactory.tree import TreeBuilder
-from tests.debs import forge_deb, link, make_deb, special
+from tests.debs import Member, forge_deb, link, make_deb, special
 
 
 def added(file: Path, *patterns: str) -> TreeBuilder:
@@ -80,7 +80,10 @@ def test_devices_and_pipes_are_refused(tmp_path: Path, kind: bytes) -> None:
 
 
 def test_a_hard_link_is_the_file_it_names(tmp_path: Path) -> None:
-    members = [("./usr/bin/one", b"content"), link("./usr/bin/two", "./usr/bin/one", b"1")]
+    members: list[Member] = [
+        ("./usr/bin/one", b"content"),
+        link("./usr/bin/two", "./usr/bin/one", b"1"),
+    ]
     tree = added(forge_deb(tmp_path / "x.deb", members), "usr/bin/two")
     assert tree.entries["usr/bin/two"].content == b"content"
 

@@ -10,7 +10,7 @@ from imagefactory.errors import CommandError, PackageError
 from imagefactory.packages.apt import Package, Pool, sha256_of
 from imagefactory.packages.tools import Tools, unpack
 from imagefactory.run import run
-from tests.debs import forge_deb, link, make_deb
+from tests.debs import Member, forge_deb, link, make_deb
 
 
 def pooled(cache: Path, *debs: Path) -> tuple[tuple[Package, ...], Pool]:
@@ -85,7 +85,7 @@ def test_nothing_is_unpacked_outside(tmp_path: Path, name: str) -> None:
 def test_nothing_is_unpacked_through_a_link(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
-    members = [link("./way", str(outside)), ("./way/evil", b"evil")]
+    members: list[Member] = [link("./way", str(outside)), ("./way/evil", b"evil")]
     packages, pool = pooled(tmp_path, forge_deb(tmp_path / "hostile.deb", members))
     with pytest.raises(CommandError, match="dpkg-deb"):
         unpack(packages, pool, tmp_path)

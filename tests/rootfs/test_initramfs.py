@@ -17,7 +17,8 @@ def joined(tree: TreeBuilder, pieces: tuple[str, ...]) -> bytes:
 
 def unpacked(archive: bytes) -> list[tuple[str, int, bytes]]:
     """Read a newc archive as the kernel does (init/initramfs.c): name, mode, content."""
-    found, at = [], 0
+    found: list[tuple[str, int, bytes]] = []
+    at = 0
     while True:
         assert archive[at : at + 6] == b"070701", f"no header at byte {at}"
         fields = [int(archive[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from imagefactory import console, render
+
+
+def shown(value: object) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=200).print(value)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("text", ["[/foo]", "[bold]x[/bold]", "[IP: 192.0.2.1 80]", "a\\"])
+def test_what_looks_like_markup_is_printed_as_it_stands(text: str) -> None:
+    assert text in shown(render.error_text(text, "", None))
+    assert text in shown(render.error_text("m", "h", Path("/tmp") / text))
+    checks = [{"name": text, "verdict": "failed", "detail": text}]
+    assert (
+        shown(render.report_table([{"name": "x", "checks": checks, "milestones": {}}])).count(text)
+        == 2
+    )
+
+
+def test_an_error_tells_what_to_do_and_where_to_look() -> None:
+    assert shown(render.error_text("what", "how", Path("/var/where"))) == (
+        "error: what\nhint:  how\nlog:   /var/where\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0, "0.0 MB"), (1_234_567, "1.2 MB"), (5 * 10**9, "5000.0 MB")]
+)
+def test_sizes_are_megabytes(value: int, text: str) -> None:
+    assert render.megabytes(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "-"), (0, "0.0 s"), (12.34, "12.3 s")])
+def test_durations(value: float | None, text: str) -> None:
+    assert render.seconds(value) == text
+
+
+def test_json_takes_paths() -> None:
+    assert json.loads(render.to_json({"b": Path("/x"), "a": 1})) == {"a": 1, "b": "/x"}
+
+
+def test_progress_is_lines_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(console, "err", Console(file=stream, highlight=False))
+    announce = console.Announcer("minimal [x]")
+    with announce.running():
+        announce("disk", "writing [/y]")
+    (line,) = stream.getvalue().splitlines()
+    assert line.endswith("s  minimal [x]  disk: writing [/y]")
