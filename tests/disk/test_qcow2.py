@@ -57,10 +57,11 @@ def proven(raw: Path, target: Path) -> None:
 @settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(PIECES, st.integers(1, 64 * CLUSTER // 512), st.randoms(use_true_random=False))
+@given(PIECES, st.integers(1, 64 * CLUSTER // 512), st.integers(0, 2**32))
 def test_any_disk_is_the_same_disk_as_qcow2(
-    tmp_path: Path, pieces: list[tuple[int, str]], sectors: int, dice: random.Random
+    tmp_path: Path, pieces: list[tuple[int, str]], sectors: int, seed: int
 ) -> None:
+    dice = random.Random(seed)
     raw = tmp_path / "raw"
     with raw.open("wb") as stream:
         for at, kind in pieces:
