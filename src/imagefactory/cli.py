@@ -2,91 +2,29 @@
 
 from __future__ import annotations
 
-import errno
-import functools
-import io
 import json
-import signal
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 from pydantic import BaseModel
 from rich.markup import escape
 
 from imagefactory import __version__, doctor, imagetest, pipeline, render, template
-from imagefactory import plan as plans
-from imagefactory.arch import ArchProfile, ArchProfiles
+from imagefactory.arch import ArchProfile
 from imagefactory.catalog import Build, Catalog
+from imagefactory.commands import Commands, complain
 from imagefactory.console import Announcer, err, out, transfer
 from imagefactory.data import SearchPath, cache_directory
-from imagefactory.errors import ConfigError, ImageFactoryError, UnknownNameError
+from imagefactory.errors import ImageFactoryError
+from imagefactory.workbench import Workbench
 
 if TYPE_CHECKING:
     from imagefactory.glance.upload import Uploaded
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C or SIGTERM, as a shell counts it."""
-
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Context:
-    """What every command works with."""
-
-    path: SearchPath
-    catalog: Catalog
-    cache: Path
-
-    @functools.cached_property
-    def profiles(self) -> ArchProfiles:
-        """All arch profiles."""
-        return ArchProfiles.load(self.path)
-
-    def chosen(self, names: Sequence[str]) -> tuple[ArchProfile, ...]:
-        """The profiles that ``--arch`` names; all when it was not given."""
-        return self.profiles.select(tuple(names) or ("all",))
-
-
-class Commands(click.Group):
-    """A group that turns our errors into a message and a documented exit status."""
-
-    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Run a command line to its end."""
-        signal.signal(signal.SIGTERM, _interrupt)
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # a file's name need not be UTF-8
-                stream.reconfigure(errors="surrogateescape")
-        kwargs["standalone_mode"] = False
-        try:
-            status = super().main(*args, **kwargs)
-            sys.exit(status if isinstance(status, int) else 0)
-        except click.ClickException as error:
-            error.show()
-            sys.exit(error.exit_code)
-        except (click.Abort, KeyboardInterrupt):
-            err.print("[bold red]interrupted[/]: what was begun has been cleaned up")
-            sys.exit(INTERRUPTED)
-        except ImageFactoryError as error:
-            _complain(error)
-            sys.exit(error.exit_code)
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            hint = "make room on the disk" if error.errno == errno.ENOSPC else ""
-            _complain(ImageFactoryError(f"{where}{error.strerror or error}", hint=hint))
-            sys.exit(ImageFactoryError.exit_code)
-
-
-def _interrupt(_signal: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _complain(error: ImageFactoryError) -> None:
-    err.print(render.error_text(error.message, error.hint, error.log), soft_wrap=True)
 
 
 def arch_option(command: F) -> F:
@@ -153,7 +91,7 @@ def proof_options(command: F) -> F:
 @click.pass_context
 def main(context: click.Context, paths: tuple[Path, ...], catalog: Path | None) -> None:
     """Build, boot-test and upload OpenStack images for every processor architecture."""
-    context.obj = Context(
+    context.obj = Workbench(
         SearchPath.default(paths),
         Catalog(catalog.absolute()) if catalog else Catalog.default(),
         cache_directory(),
@@ -164,16 +102,16 @@ def main(context: click.Context, paths: tuple[Path, ...], catalog: Path | None) 
 @arch_option
 @json_option
 @click.pass_obj
-def doctor_command(context: Context, architectures: tuple[str, ...], as_json: bool) -> int:
+def doctor_command(bench: Workbench, architectures: tuple[str, ...], as_json: bool) -> int:
     """Say what this host has and lacks, and which package brings it.
 
     Exit status 0: the architectures can be built and boot-tested here; 4: they cannot.
     """
-    templates = [item for item, _ in template.load_all(context.path).values()]
+    templates = [item for item, _ in template.load_all(bench.path).values()]
     findings = doctor.examine(
-        context.chosen(architectures),
+        bench.chosen(architectures),
         templates,
-        doctor.Host(directory=context.catalog.nearest_directory),
+        doctor.Host(directory=bench.catalog.nearest_directory),
     )
     if as_json:
         click.echo(doctor.to_json(findings))
@@ -191,13 +129,13 @@ def doctor_command(context: Context, architectures: tuple[str, ...], as_json: bo
 @click.option("--markdown", is_flag=True, help="Print the README's table of tested builds.")
 @click.pass_obj
 def list_command(
-    context: Context, architectures: tuple[str, ...], as_json: bool, markdown: bool
+    bench: Workbench, architectures: tuple[str, ...], as_json: bool, markdown: bool
 ) -> None:
     """List images and architectures with their last builds."""
     rows = [
-        (name, profile.name, context.catalog.latest(name, profile.name))
-        for name, (item, _) in sorted(template.load_all(context.path).items())
-        for profile in context.chosen(architectures)
+        (name, profile.name, bench.catalog.latest(name, profile.name))
+        for name, (item, _) in sorted(template.load_all(bench.path).items())
+        for profile in bench.chosen(architectures)
         if item.exists_for(profile.name)
     ]
     builds = [build for _, _, build in rows if build]
@@ -220,10 +158,10 @@ def list_command(
 @json_option
 @click.pass_obj
 def show_command(
-    context: Context, image: str, architectures: tuple[str, ...], as_json: bool
+    bench: Workbench, image: str, architectures: tuple[str, ...], as_json: bool
 ) -> None:
     """Show the newest builds of IMAGE: every check, every milestone, where things lie."""
-    builds = _builds(context, image, architectures)
+    builds = bench.builds(image, architectures)
     if as_json:
         click.echo(render.to_json([build.manifest for build in builds]))
         return
@@ -239,10 +177,10 @@ def show_command(
 @json_option
 @click.pass_obj
 def plan_command(
-    context: Context, image: str, architectures: tuple[str, ...], as_json: bool
+    bench: Workbench, image: str, architectures: tuple[str, ...], as_json: bool
 ) -> None:
     """Show what building IMAGE would do: packages with versions, properties, tests, digest."""
-    made = [plan for plan, _ in _plans(context, image, architectures)]
+    made = [bench.plan(image, profile)[0] for profile in bench.profiles_of(image, architectures)]
     if as_json:
         click.echo(render.to_json([plan.facts() for plan in made]))
         return
@@ -277,20 +215,20 @@ def build_command(  # noqa: PLR0913
     cloud: str | None,
 ) -> int:
     """Build IMAGE (default: minimal), boot-test it and put it into the catalog."""
-    context: Context = click_context.obj
+    bench: Workbench = click_context.obj
     if dry_run:
         click_context.invoke(
             plan_command, image=image, architectures=architectures, as_json=as_json
         )
         return 0
-    template.load(context.path, image)
+    template.load(bench.path, image)
     builds, failures = [], []
-    for profile in _profiles_of(context, image, architectures):
+    for profile in bench.profiles_of(image, architectures):
         announce = Announcer(f"{image} {profile.name}")
         factory = pipeline.Factory(
-            profiles=context.profiles,
-            catalog=context.catalog,
-            cache=context.cache,
+            profiles=bench.profiles,
+            catalog=bench.catalog,
+            cache=bench.cache,
             accelerator=accelerator,
             skip_test=skip_test,
             jobs=jobs,
@@ -298,15 +236,15 @@ def build_command(  # noqa: PLR0913
         )
         try:
             with announce.running():
-                plan, sources = _plan(context, image, profile)
+                plan, sources = bench.plan(image, profile)
                 for warning in plan.warnings:
                     err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
                 build = pipeline.build(plan, sources, factory)
             builds.append(build)
             if cloud:
-                _report_upload(_upload(context, build, cloud, allow_untested=skip_test))
+                _report_upload(_upload(bench, build, cloud, allow_untested=skip_test))
         except ImageFactoryError as error:
-            _complain(error)
+            complain(error)
             failures.append(error)
     if as_json:
         click.echo(render.to_json([render.build_row(build) for build in builds]))
@@ -346,7 +284,7 @@ def build_command(  # noqa: PLR0913
 @click.option("--evidence", type=click.Path(path_type=Path), help="Where logs and pictures go.")
 @click.pass_obj
 def test_command(  # noqa: PLR0913
-    context: Context,
+    bench: Workbench,
     *,
     disk: Path,
     architectures: tuple[str, ...],
@@ -365,20 +303,20 @@ def test_command(  # noqa: PLR0913
     subject = imagetest.describe(
         disk,
         architectures,
-        context.profiles,
+        bench.profiles,
         disk_format=disk_format,
         properties_file=properties_file,
         changes=changes,
         datasources=datasources,
         memory=memory,
     )
-    where = evidence or imagetest.evidence_directory(context.catalog.directory, disk)
+    where = evidence or imagetest.evidence_directory(bench.catalog.directory, disk)
     announce = Announcer(disk.name)
     with announce.running():
         report = imagetest.run(
             subject,
             where,
-            context.profiles,
+            bench.profiles,
             accelerator=accelerator,
             jobs=jobs,
             budget=budget,
@@ -407,7 +345,7 @@ def test_command(  # noqa: PLR0913
 @click.option("--allow-untested", is_flag=True, help="Also without a passed boot test.")
 @click.pass_obj
 def upload_command(
-    context: Context,
+    bench: Workbench,
     *,
     image: str,
     architectures: tuple[str, ...],
@@ -420,14 +358,14 @@ def upload_command(
     """Upload the newest builds of IMAGE to a cloud, verified by the cloud's own hash."""
     uploads = [
         _upload(
-            context,
+            bench,
             build,
             cloud,
             name=name,
             visibility=visibility,
             allow_untested=allow_untested,
         )
-        for build in _builds(context, image, architectures)
+        for build in bench.builds(image, architectures)
     ]
     if as_json:
         click.echo(render.to_json([asdict(done) for done in uploads]))
@@ -453,62 +391,8 @@ def _show_builds(builds: Sequence[Build]) -> None:
         out.print(str(build.disk), soft_wrap=True, markup=False)
 
 
-def _profiles_of(
-    context: Context, image: str, architectures: Sequence[str]
-) -> tuple[ArchProfile, ...]:
-    """The profiles asked for; without any, or with all, those the image exists for."""
-    item, _ = template.load(context.path, image)
-    chosen = context.chosen(architectures)
-    if architectures and "all" not in architectures:
-        return chosen
-    return tuple(profile for profile in chosen if item.exists_for(profile.name))
-
-
-def _plan(
-    context: Context, image: str, profile: ArchProfile
-) -> tuple[plans.BuildPlan, plans.Sources]:
-    item, file = template.load(context.path, image)
-    sources = plans.Sources.of(item, profile, context.cache)
-    return plans.make_plan(item, file, profile, sources), sources
-
-
-def _plans(
-    context: Context, image: str, architectures: Sequence[str]
-) -> list[tuple[plans.BuildPlan, plans.Sources]]:
-    return [
-        _plan(context, image, profile) for profile in _profiles_of(context, image, architectures)
-    ]
-
-
-def _builds(context: Context, image: str, architectures: Sequence[str]) -> list[Build]:
-    """The newest build of each architecture asked for.
-
-    Raises:
-        ConfigError: One of those that were named was never built, or none was.
-    """
-    known = template.load_all(context.path)
-    if image not in known:
-        raise UnknownNameError("image", image, sorted(known))
-    builds = []
-    for profile in _profiles_of(context, image, architectures):
-        build = context.catalog.latest(image, profile.name)
-        if build:
-            builds.append(build)
-        elif architectures and "all" not in architectures:
-            raise ConfigError(
-                f"{image} was never built for {profile.name}",
-                hint=f"imagefactory build {image} --arch {profile.name}",
-            )
-    if not builds:
-        raise ConfigError(
-            f"there is no build of {image} in {context.catalog.directory}",
-            hint=f"imagefactory build {image} --arch ARCH",
-        )
-    return builds
-
-
 def _upload(
-    context: Context,
+    bench: Workbench,
     build: Build,
     cloud: str,
     *,
@@ -519,7 +403,7 @@ def _upload(
     # Here and not above: openstacksdk takes half a second to load, and few commands need it.
     from imagefactory.glance.upload import NewImage, upload  # noqa: PLC0415
 
-    item, _ = template.load(context.path, build.image)
+    item, _ = template.load(bench.path, build.image)
     image = NewImage.of_build(build, name, visibility or item.visibility)
     with transfer(f"upload {image.name}") as bar:
         task = bar.task_ids[0]

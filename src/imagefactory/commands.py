@@ -1,0 +1,56 @@
+"""How the command line ends: every error a message and a documented exit status."""
+
+from __future__ import annotations
+
+import errno
+import io
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from imagefactory import render
+from imagefactory.console import err
+from imagefactory.errors import ImageFactoryError
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C or SIGTERM, as a shell counts it."""
+
+
+class Commands(click.Group):
+    """A group that turns our errors into a message and a documented exit status."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run a command line to its end."""
+        signal.signal(signal.SIGTERM, _interrupt)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a file's name need not be UTF-8
+                stream.reconfigure(errors="surrogateescape")
+        kwargs["standalone_mode"] = False
+        try:
+            status = super().main(*args, **kwargs)
+            sys.exit(status if isinstance(status, int) else 0)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            err.print("[bold red]interrupted[/]: what was begun has been cleaned up")
+            sys.exit(INTERRUPTED)
+        except ImageFactoryError as error:
+            complain(error)
+            sys.exit(error.exit_code)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            hint = "make room on the disk" if error.errno == errno.ENOSPC else ""
+            complain(ImageFactoryError(f"{where}{error.strerror or error}", hint=hint))
+            sys.exit(ImageFactoryError.exit_code)
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def complain(error: ImageFactoryError) -> None:
+    """Tell what failed, what to try and where the log is."""
+    err.print(render.error_text(error.message, error.hint, error.log), soft_wrap=True)

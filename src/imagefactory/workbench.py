@@ -1,0 +1,82 @@
+"""What a command line names - architectures, images, builds - found on this host."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagefactory import template
+from imagefactory.arch import ArchProfile, ArchProfiles
+from imagefactory.catalog import Build, Catalog
+from imagefactory.data import SearchPath
+from imagefactory.errors import ConfigError, UnknownNameError
+from imagefactory.plan import BuildPlan, Sources, make_plan
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """The places every command works with, and what is found there."""
+
+    path: SearchPath
+    catalog: Catalog
+    cache: Path
+
+    @functools.cached_property
+    def profiles(self) -> ArchProfiles:
+        """All arch profiles."""
+        return ArchProfiles.load(self.path)
+
+    def chosen(self, names: Sequence[str]) -> tuple[ArchProfile, ...]:
+        """The profiles that ``--arch`` names; all when it was not given."""
+        return self.profiles.select(tuple(names) or ("all",))
+
+    def profiles_of(self, image: str, architectures: Sequence[str]) -> tuple[ArchProfile, ...]:
+        """The profiles asked for; without any, or with all, those the image exists for."""
+        item, _ = template.load(self.path, image)
+        chosen = self.chosen(architectures)
+        if _named(architectures):
+            return chosen
+        return tuple(profile for profile in chosen if item.exists_for(profile.name))
+
+    def plan(self, image: str, profile: ArchProfile) -> tuple[BuildPlan, Sources]:
+        """Resolve an image for an architecture.
+
+        Raises:
+            ImageFactoryError: See `make_plan`.
+        """
+        item, file = template.load(self.path, image)
+        sources = Sources.of(item, profile, self.cache)
+        return make_plan(item, file, profile, sources), sources
+
+    def builds(self, image: str, architectures: Sequence[str]) -> list[Build]:
+        """The newest build of each architecture asked for.
+
+        Raises:
+            ConfigError: One of those that were named was never built, or none was.
+        """
+        known = template.load_all(self.path)
+        if image not in known:
+            raise UnknownNameError("image", image, sorted(known))
+        builds = []
+        for profile in self.profiles_of(image, architectures):
+            build = self.catalog.latest(image, profile.name)
+            if build:
+                builds.append(build)
+            elif _named(architectures):
+                raise ConfigError(
+                    f"{image} was never built for {profile.name}",
+                    hint=f"imagefactory build {image} --arch {profile.name}",
+                )
+        if not builds:
+            raise ConfigError(
+                f"there is no build of {image} in {self.catalog.directory}",
+                hint=f"imagefactory build {image} --arch ARCH",
+            )
+        return builds
+
+
+def _named(architectures: Sequence[str]) -> bool:
+    """Whether architectures were asked for one by one."""
+    return bool(architectures) and "all" not in {name.lower() for name in architectures}
