@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -210,3 +211,14 @@ def test_a_program_dies_with_us_even_when_we_are_killed(lifeline: Lifeline) -> N
         assert lifeline.wait_for_word() == b"up\n"
         parent.send_signal(signal.SIGKILL)
     lifeline.wait_for_the_last_breath()
+
+
+def test_a_program_that_another_thread_waits_for_can_be_cancelled(lifeline: Lifeline) -> None:
+    script = 'exec 3>"$1"; echo ready >&3; exec sleep 600'
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(run.run, shell(script, "sh", lifeline.path))
+        lifeline.wait_for_word()
+        run.cancel()
+        lifeline.wait_for_the_last_breath()
+        with pytest.raises(CommandError, match="failed with status -15"):
+            waiting.result(PATIENCE)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from imagefactory import render
+from imagefactory import render, run
 from imagefactory.console import err
 from imagefactory.errors import ImageFactoryError
 
@@ -23,7 +23,8 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run a command line to its end."""
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupt)
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a file's name need not be UTF-8
                 stream.reconfigure(errors="surrogateescape")
@@ -48,6 +49,7 @@ class Commands(click.Group):
 
 
 def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    run.cancel()
     raise KeyboardInterrupt
 
 

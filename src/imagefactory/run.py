@@ -26,6 +26,9 @@ DEFAULT_TIMEOUT = 600.0
 STOP_GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL for a program that is being stopped."""
 
+_bounded: dict[int, subprocess.Popen[str]] = {}
+"""The programs that `run` waits for at this moment."""
+
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
@@ -87,6 +90,7 @@ def run(
     words = [str(word) for word in argv]
     began = time.monotonic()
     with started(words, env=env, cwd=cwd, pipe_stdin=stdin is not None) as process:
+        _bounded[process.pid] = process
         try:
             out, err = process.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -98,6 +102,8 @@ def run(
                 hint=f"command: {shlex.join(words)}",
                 log=log,
             ) from None
+        finally:
+            _bounded.pop(process.pid, None)
         # What it left running in the background would outlive us.
         _signal_group(process.pid, signal.SIGKILL)
     seconds = time.monotonic() - began
@@ -110,6 +116,17 @@ def run(
             log=log,
         )
     return Completed(out, err, seconds)
+
+
+def cancel() -> None:
+    """Ask every program that `run` waits for to end, whichever thread waits for it.
+
+    For the handler of Ctrl-C: only the main thread is told of it, and it may have to wait for
+    the others.
+    """
+    for process in list(_bounded.values()):
+        if process.returncode is None:
+            _signal_group(process.pid, signal.SIGTERM)
 
 
 @contextlib.contextmanager
