@@ -19,6 +19,7 @@ from imagefactory.commands import Commands, complain
 from imagefactory.console import Announcer, err, out, transfer
 from imagefactory.data import SearchPath, cache_directory
 from imagefactory.errors import ImageFactoryError
+from imagefactory.progress import Stages
 from imagefactory.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -236,10 +237,12 @@ def build_command(  # noqa: PLR0913
         )
         try:
             with announce.running():
-                plan, sources = bench.plan(image, profile)
+                stages = Stages(announce)
+                with stages.stage("plan", "resolving packages"):
+                    plan, sources = bench.plan(image, profile)
                 for warning in plan.warnings:
                     err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
-                build = pipeline.build(plan, sources, factory)
+                build = pipeline.build(plan, sources, factory, stages)
             builds.append(build)
             if cloud:
                 _report_upload(_upload(bench, build, cloud, allow_untested=skip_test))

@@ -36,14 +36,22 @@ class Factory:
     announce: Callable[[str, str], None] = silent
 
 
-def build(plan: BuildPlan, sources: Sources, factory: Factory) -> Build:
+def build(
+    plan: BuildPlan, sources: Sources, factory: Factory, stages: Stages | None = None
+) -> Build:
     """Build one image for one architecture and prove that it boots.
+
+    Args:
+        plan: What to build.
+        sources: Where its packages come from.
+        factory: Where it goes and how it is proven.
+        stages: The stages that went before, whose times enter the manifest too.
 
     Raises:
         ImageFactoryError: A stage failed; nothing enters the catalog then, but the log of the
             stage, or the evidence of the boot test, is kept beside the catalog's builds.
     """
-    stages = Stages(factory.announce)
+    stages = stages or Stages(factory.announce)
     with factory.catalog.workspace(plan.name) as work, _log_kept(work, plan, factory.catalog):
         with stages.stage("packages", f"{len(plan.image_packages)} packages"):
             sources.fetch(plan)
