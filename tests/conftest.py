@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,8 +23,9 @@ __all__ = ["built", "factory", "glance_cloud", "glance_service", "shared_directo
 
 @pytest.fixture(scope="session")
 def shared_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One directory for all of pytest-xdist's workers."""
-    directory = tmp_path_factory.getbasetemp().parent / "shared"
+    """One directory for all of pytest-xdist's workers, and for this run only."""
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
     directory.mkdir(exist_ok=True)
     return directory
 
