@@ -40,7 +40,7 @@ PATIENCE = 120.0
 """Seconds for anything that a guest does; a busy host emulates ten times slower."""
 
 SUMMARY = r"imagefactory-status: ok=\d+ warn=\d+ failed=\d+ uptime=[\d.]+"
-PROMPT = r"(?m)^\S+ login: \Z"
+PROMPT = r"(?m)^\S+ login: "
 
 
 @dataclass(frozen=True)
