@@ -47,7 +47,11 @@ class Guest:
 
     async def script(self, text: str, timeout: float) -> Output:
         """Run a POSIX shell script in the guest."""
-        done = await asyncio.wait_for(self.connection.run("sh -s", input=text), timeout)
+        return await self.command("sh -s", timeout, text)
+
+    async def command(self, text: str, timeout: float, stdin: str = "") -> Output:
+        """Let the user's login shell run one command."""
+        done = await asyncio.wait_for(self.connection.run(text, input=stdin), timeout)
         return Output(
             status=done.exit_status if done.exit_status is not None else -1,
             stdout=str(done.stdout or ""),

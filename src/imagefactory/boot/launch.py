@@ -102,7 +102,7 @@ def boot_test(  # noqa: PLR0913
     image = _inspect(disk, disk_format)
     evidence.mkdir(parents=True, exist_ok=True)
     runner = _Runner(
-        image, evidence.absolute(), _isolation(), progress, budget, accelerator, profiles
+        image, evidence.absolute(), isolation(), progress, budget, accelerator, profiles
     )
     reports = runner.run_all(plans, jobs)
     report = BootReport(
@@ -168,7 +168,7 @@ def _inspect(disk: Path, disk_format: str) -> _Image:
     return _Image(disk.absolute(), disk_format, size)
 
 
-def _isolation() -> tuple[str, ...]:
+def isolation() -> tuple[str, ...]:
     """Find out how namespaces can be had here: as root directly, else in a user namespace.
 
     Raises:

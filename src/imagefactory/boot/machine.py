@@ -113,10 +113,11 @@ class Files:
     seed: Path | None = None
     """The config drive or NoCloud seed."""
     firmware: FirmwareFiles | None = None
-    console: str = "socket,path=console.sock,logfile=../console.log"
-    """The character device of the serial console."""
+    console: str = "socket,path=console.sock"
+    """The character device of the serial console. (No logfile= of QEMU's: when the reader is
+    slow it holds characters twice.)"""
     qmp: str | None = "socket,path=qmp.sock"
-    firmware_log: str = "socket,path=firmware.sock,logfile=../firmware.log"
+    firmware_log: str = "socket,path=firmware.sock"
     agent: str = "socket,path=agent.sock,server=on,wait=off"
     capture: Path | None = None
     """A pcap file of all the guest's network traffic."""

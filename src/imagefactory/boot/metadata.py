@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 from imagefactory.boot.instance import InstanceData, lookup
+
+Answer = Callable[[InstanceData, str], tuple[bytes, str] | None]
+"""How a request is answered: content and type for an instance and a path."""
 
 ADDRESS = ("169.254.169.254", 80)
 
@@ -36,11 +39,12 @@ class Requests:
 class _Handler(BaseHTTPRequestHandler):
     instance: ClassVar[InstanceData]
     requests: ClassVar[Requests]
+    answers: ClassVar[tuple[Answer]]  # in a tuple, or it would be a method
     protocol_version = "HTTP/1.1"
     timeout = 30.0
 
     def do_GET(self) -> None:
-        answer = lookup(self.instance, self.path.split("?", 1)[0])
+        answer = self.answers[0](self.instance, self.path.split("?", 1)[0])
         if answer is None:
             self._answer(404, b"404 Not Found\n", "text/plain")
         else:
@@ -68,12 +72,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serve(
-    instance: InstanceData, log: Path, address: tuple[str, int] = ADDRESS
+    instance: InstanceData,
+    log: Path,
+    address: tuple[str, int] = ADDRESS,
+    answer: Answer = lookup,
 ) -> Iterator[tuple[Requests, int]]:
     """Serve an instance's metadata while the block runs; hands out the record and the port."""
     requests = Requests(log)
     log.touch()
-    handler = type("Handler", (_Handler,), {"instance": instance, "requests": requests})
+    facts = {"instance": instance, "requests": requests, "answers": (answer,)}
+    handler = type("Handler", (_Handler,), facts)
     with ThreadingHTTPServer(address, handler) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from imagefactory.boot import metadata, traffic
 from imagefactory.boot.checks import facts_script, parse_facts, run_checks
 from imagefactory.boot.console import Console
 from imagefactory.boot.guest import Guest, UnreachableError, connect
+from imagefactory.boot.instance import lookup
 from imagefactory.boot.machine import SSH_PORT
 from imagefactory.boot.report import CaseReport, Check, Diagnosis, Failure
 from imagefactory.boot.screenshot import save as save_screenshot
@@ -72,6 +73,8 @@ class Boot:
     process: subprocess.Popen[str]
     monitor: QMPClient
     began: float
+    keyboards: dict[str, asyncio.StreamWriter] = field(default_factory=dict)
+    """What can be typed at, by the name of the line (``console``)."""
     exited: asyncio.Event = field(default_factory=asyncio.Event)
     shut_down: asyncio.Event = field(default_factory=asyncio.Event)
     shutdown_reason: str = ""
@@ -84,7 +87,13 @@ class Boot:
         return time.monotonic() - self.began
 
 
-async def main(spec: SessionSpec) -> CaseReport:
+Proof = Callable[[Boot, list[Check]], Awaitable[None]]
+"""What is done with a machine that was just powered on; adds what it finds."""
+
+
+async def main(
+    spec: SessionSpec, proof: Proof | None = None, answer: metadata.Answer = lookup
+) -> CaseReport:
     """Boot, look, power off; whatever happens ends in a report."""
     checks: list[Check] = []
     console = Console(announce=lambda name, at: emit("progress", text=f"{name} {at:.1f} s"))
@@ -94,11 +103,13 @@ async def main(spec: SessionSpec) -> CaseReport:
         requests = None
         if spec.serve_metadata:
             log = spec.evidence / "metadata-requests.log"
-            requests, _ = stack.enter_context(metadata.serve(spec.expected.instance, log))
+            requests, _ = stack.enter_context(
+                metadata.serve(spec.expected.instance, log, answer=answer)
+            )
         try:
             async with _powered_on(spec, console) as boot:
                 try:
-                    await _prove(boot, checks)
+                    await (proof or _prove)(boot, checks)
                 except BootFailedError as failure:
                     diagnosis = _diagnose(failure, console)
                     await _take_screenshot(boot)
@@ -133,11 +144,12 @@ async def _powered_on(spec: SessionSpec, console: Console) -> AsyncIterator[Boot
     """Start QEMU with its processors halted, connect to it, and let it go."""
     monitor = QMPClient("boot-test")
     clock = _Clock()
-    readers = await _listen(spec, console, clock)
+    keyboards: dict[str, asyncio.StreamWriter] = {}
+    readers = await _listen(spec, console, clock, keyboards)
     await monitor.start_server("qmp.sock")
     log = spec.evidence / "qemu.log"
     with log.open("wb") as output, started(spec.command, stdout=output, stderr=output) as process:
-        boot = Boot(spec, console, process, monitor, time.monotonic())
+        boot = Boot(spec, console, process, monitor, time.monotonic(), keyboards)
         with _watch_exit(boot):
             await _accept(boot, log)
             boot.began = clock.began = time.monotonic()
@@ -163,11 +175,16 @@ class _Clock:
 
 
 async def _listen(
-    spec: SessionSpec, console: Console, clock: _Clock
+    spec: SessionSpec,
+    console: Console,
+    clock: _Clock,
+    keyboards: dict[str, asyncio.StreamWriter],
 ) -> list[asyncio.AbstractServer]:
     async def read(source: str, reader: asyncio.StreamReader) -> None:
-        while data := await reader.read(65536):
-            console.feed(data, clock.now(), source)
+        with (spec.evidence / f"{source}.log").open("ab", buffering=0) as log:
+            while data := await reader.read(65536):
+                log.write(data)
+                console.feed(data, clock.now(), source)
 
     servers: list[asyncio.AbstractServer] = []
     for source in ("console", "firmware"):
@@ -176,6 +193,7 @@ async def _listen(
             reader: asyncio.StreamReader, writer: asyncio.StreamWriter, source: str = source
         ) -> None:
             # Cancelled when the boot is over: what is read by then is all there is to know.
+            keyboards[source] = writer
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await read(source, reader)
             writer.close()
@@ -231,13 +249,13 @@ async def _prove(boot: Boot, checks: list[Check]) -> None:
         await _until_login(boot)
         checks.append(Check("login prompt", "passed", "on the serial console", boot.now))
     else:
-        guest = await _until_ssh(boot)
+        guest = await until_ssh(boot)
         checks += await _look_inside(boot, guest)
         checks.append(_login_check(boot))
     if spec.guest_agent:
         checks.append(await _ask_agent(boot))
     await _take_screenshot(boot)
-    checks.append(await _power_off(boot))
+    checks.append(await power_off(boot))
 
 
 async def _until_login(boot: Boot) -> None:
@@ -245,7 +263,7 @@ async def _until_login(boot: Boot) -> None:
         await _wait_for_sign(boot)
 
 
-async def _until_ssh(boot: Boot) -> Guest:
+async def until_ssh(boot: Boot) -> Guest:
     """Try to log in until it works or the boot has failed, whichever is first."""
     spec = boot.spec
     while True:
@@ -445,7 +463,8 @@ async def _take_screenshot(boot: Boot) -> None:
         await save_screenshot(boot.monitor, boot.spec.evidence / "screenshot.png")
 
 
-async def _power_off(boot: Boot) -> Check:
+async def power_off(boot: Boot) -> Check:
+    """Press the power button and wait for the guest's end."""
     emit("progress", text="power off")
     began, limit = boot.now, boot.spec.budgets.power_off
     with contextlib.suppress(QMPError):
@@ -468,13 +487,19 @@ def _prepare_network(*, serve_metadata: bool) -> None:
         run(["ip", "address", "add", f"{metadata.ADDRESS[0]}/32", "dev", "lo"])
 
 
-def run_session(path: Path) -> None:
-    """Carry out the boot that a spec file describes."""
+def run_session(path: Path, proof: Proof | None = None, answer: metadata.Answer = lookup) -> None:
+    """Carry out the boot that a spec file describes.
+
+    Args:
+        path: The spec; its directory becomes the working directory.
+        proof: What to do with the machine instead of the checks of the boot test.
+        answer: How the metadata service answers, instead of as nova does.
+    """
     spec = SPEC.validate_json(path.read_bytes())
     os.chdir(path.parent)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     _prepare_network(serve_metadata=spec.serve_metadata)
-    report = asyncio.run(main(spec))
+    report = asyncio.run(main(spec, proof, answer))
     emit("report", report=json.loads(CASE.dump_json(report)))
 
 
