@@ -243,7 +243,7 @@ def test_the_summary_and_the_prompt_fit_on_a_screen(tempest_visit: dict[str, Any
 
 
 def test_without_a_console_password_the_account_is_locked(tempest_visit: dict[str, Any]) -> None:
-    assert tempest_visit["shadow"].startswith("cloud:*:")
+    assert tempest_visit["shadow"].startswith("cloud:$5$locked$*:")
     assert 'Log in as "cloud" by SSH' in tempest_visit["console"]
     assert "Login incorrect" in tempest_visit["console"]
 
