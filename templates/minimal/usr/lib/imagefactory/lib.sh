@@ -40,8 +40,10 @@ consoles() {
 tell() {
     cat "$1" >>"$LOG"
     for console in $(consoles); do
-        [ -c "/dev/$console" ] && timeout 5 cat "$1" >"/dev/$console" 2>/dev/null
-    done
+        [ -c "/dev/$console" ] || continue
+        # stty waits until all is sent: a getty that starts throws away what is not.
+        timeout 5 cat "$1" >"/dev/$console" && timeout 5 stty -F "/dev/$console" opost
+    done 2>/dev/null
 }
 
 log() {
