@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,14 @@ class HostState:
     loop_devices: frozenset[str]
     binfmt: frozenset[str]
     processes: frozenset[str]
+
+    def new_since(self, before: HostState) -> list[str]:
+        """What is there now and was not; what others took away meanwhile is not our doing."""
+        return sorted(
+            thing
+            for part in fields(self)
+            for thing in getattr(self, part.name) - getattr(before, part.name)
+        )
 
     @classmethod
     def now(cls, marker: str) -> HostState:

@@ -125,3 +125,35 @@ def test_a_password_in_clear_or_a_line_that_breaks_shadow_is_refused(given: str)
 def test_a_boot_needs_no_more_than_a_name_and_a_datasource() -> None:
     case = BootCase(name="plain", datasource="none")
     assert (case.network, case.architectures, case.memory) == ("dhcp", None, None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("overlay: minimal", "overlay: ../../etc", "minimal.overlay"),
+        ("[quiet]", '["quiet; reboot"]', "kernel_arguments.0"),
+        ("disk_size: 112", "disk_size: 99999999", "disk_size"),
+    ],
+)
+def test_what_would_reach_out_of_the_image_is_refused(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    shipped = SearchPath.default().yaml_files("templates")["minimal"].read_text(encoding="utf-8")
+    assert old in shipped
+    directory = tmp_path / "templates"
+    directory.mkdir()
+    (directory / "minimal.yaml").write_text(shipped.replace(old, new), encoding="utf-8")
+    with pytest.raises(YamlMistakesError, match=told):
+        template.load(SearchPath((tmp_path,)), "minimal")
+
+
+def test_a_password_that_is_no_hash_is_not_repeated(tmp_path: Path) -> None:
+    shipped = SearchPath.default().yaml_files("templates")["minimal"].read_text(encoding="utf-8")
+    directory = tmp_path / "templates"
+    directory.mkdir()
+    text = shipped.replace("kernel_compression: xz", "console_password: hunter2")
+    (directory / "minimal.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(YamlMistakesError) as caught:
+        template.load(SearchPath((tmp_path,)), "minimal")
+    assert "console_password" in str(caught.value)
+    assert "hunter2" not in str(caught.value)

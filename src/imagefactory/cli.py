@@ -267,7 +267,12 @@ def build_command(  # noqa: PLR0913
 @arch_option
 @json_option
 @proof_options
-@click.option("--format", "disk_format", default=None, help="qcow2 or raw [default: by suffix].")
+@click.option(
+    "--format",
+    "disk_format",
+    type=click.Choice(["qcow2", "raw"]),
+    help="The disk's format [default: raw for .raw, else qcow2].",
+)
 @click.option("--property", "-p", "changes", multiple=True, metavar="KEY=VALUE", help="Repeatable.")
 @click.option(
     "--properties",
@@ -283,7 +288,7 @@ def build_command(  # noqa: PLR0913
     help="Boot once with each [default: config-drive].",
 )
 @click.option("--memory", type=click.IntRange(32), help="MiB [default: min_ram, else 512].")
-@click.option("--budget", type=click.FloatRange(1), help="Seconds from power-on to SSH.")
+@click.option("--budget", type=click.IntRange(1), help="Seconds from power-on to SSH.")
 @click.option("--evidence", type=click.Path(path_type=Path), help="Where logs and pictures go.")
 @click.pass_obj
 def test_command(  # noqa: PLR0913
@@ -299,7 +304,7 @@ def test_command(  # noqa: PLR0913
     properties_file: Path | None,
     datasources: tuple[str, ...],
     memory: int | None,
-    budget: float | None,
+    budget: int | None,
     evidence: Path | None,
 ) -> int:
     """Boot-test any DISK as nova would start it from its image properties."""

@@ -165,9 +165,8 @@ def render(findings: Sequence[Finding]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     table.add_column("what", no_wrap=True)
-    table.add_column("needed for")
-    table.add_column("found")
-    table.add_column("remedy")
+    for column in ("needed for", "found", "remedy"):
+        table.add_column(column, overflow="fold")
     for finding in findings:
         optional = finding.state is State.MISSING and not finding.required
         remedy = finding.hint

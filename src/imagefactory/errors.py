@@ -5,6 +5,7 @@ The exit codes are a documented interface (README, "Exit codes"): scripts rely o
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,9 +38,11 @@ class UnknownNameError(ConfigError):
     """An image, architecture or build was named that does not exist."""
 
     def __init__(self, kind: str, name: str, known: Sequence[str]) -> None:
+        close = difflib.get_close_matches(name, known, n=1)
+        guess = f"did you mean {close[0]!r}? " if close else ""
         super().__init__(
             f"no {kind} is called {name!r}",
-            hint=f"known: {', '.join(known) or 'none'}",
+            hint=f"{guess}known: {', '.join(known) or 'none'}",
         )
 
 

@@ -107,8 +107,11 @@ def _starting_point(
             )
         return build.properties
     if len(chosen) != 1:
+        told = "does not say which architecture it is for"
         raise ConfigError(
-            f"{disk.name} does not say which architecture it is for",
+            f"{disk.name} is for one architecture, not for {len(chosen)}"
+            if chosen
+            else f"{disk.name} {told}",
             hint="name one: --arch aarch64",
         )
     return dict(chosen[0].properties)

@@ -15,7 +15,7 @@ from imagefactory.arch import ArchProfiles
 from imagefactory.boot import BootReport, boot_test
 from imagefactory.catalog import Build, Catalog, now
 from imagefactory.disk.image import Disk, make_disk
-from imagefactory.errors import BootTestError, ImageFactoryError
+from imagefactory.errors import BootTestError, BuildError, ImageFactoryError
 from imagefactory.packages import tools
 from imagefactory.packages.apt import sha256_of
 from imagefactory.plan import BuildPlan, Sources
@@ -106,6 +106,11 @@ def _log_kept(work: Path, plan: BuildPlan, catalog: Catalog) -> Iterator[None]:
             kept = catalog.keep_evidence(within, plan.name)
             error.log = kept / error.log.relative_to(within)
         raise
+    except OSError as error:
+        raise BuildError(
+            f"{plan.name}: {error.strerror or error} while writing to {catalog.directory}",
+            hint="is there room on its disk, and on that of the cache?",
+        ) from error
 
 
 def _manifest(

@@ -129,7 +129,8 @@ def report_table(cases: Iterable[dict[str, Any]]) -> Table:
                 f"[{style}]{check['verdict']}[/]",
                 Text(str(check["detail"]), overflow="fold"),
             )
-        milestones = ", ".join(f"{name} {at:.1f} s" for name, at in case["milestones"].items())
+        in_time = sorted(case["milestones"].items(), key=lambda item: float(item[1]))
+        milestones = ", ".join(f"{name} {at:.1f} s" for name, at in in_time)
         table.add_row(case["name"], "[dim]milestones[/]", "", f"[dim]{milestones}[/]")
     return table
 

@@ -13,6 +13,9 @@ from imagefactory.data import SearchPath
 from imagefactory.errors import ConfigError, UnknownNameError
 from imagefactory.yamlfile import Model
 
+KernelArgument = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:=/+@%-]+$", max_length=256)]
+"""One word of the kernel's command line; it goes through GRUB's parser, so no quotes or blanks."""
+
 Size = Annotated[int, Field(gt=0)]
 TreePath = Annotated[
     str, Field(pattern=r"^[^/]", description="a path inside the tree, no slash first")
@@ -75,7 +78,10 @@ class Bootloader(Model):
 class MinimalTree(Model):
     """The recipe of a minimal image: which files of which packages, and our own beside them."""
 
-    overlay: str = Field(description="directory beside the template, copied into the tree")
+    overlay: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$",
+        description="directory beside the template, copied into the tree",
+    )
     packages: dict[str, tuple[TreePath, ...]] = Field(
         description="package -> the globs taken from it; all else is left out"
     )
@@ -157,10 +163,10 @@ class ImageTemplate(Model):
     boot: dict[Name, tuple[BootMethod, ...]] = Field(
         default={}, description="architecture -> boot methods, in place of the profile's"
     )
-    kernel_arguments: tuple[str, ...] = ()
+    kernel_arguments: tuple[KernelArgument, ...] = ()
     bootloader: Bootloader
     minimal: MinimalTree
-    disk_size: Size = Field(description="MiB, the virtual size of the disk")
+    disk_size: Size = Field(le=1 << 20, description="MiB, the virtual size of the disk")
     default_user: Name
     properties: dict[str, str] = Field(default={})
     tests: tuple[BootCase, ...] = Field(min_length=1)

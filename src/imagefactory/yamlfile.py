@@ -178,7 +178,7 @@ def _describe(known: set[str], detail: ErrorDetails) -> str:
         hint = f"did you mean {close!r}?" if close else ""
     elif detail["type"] == "missing":
         message = "this key is missing"
-    elif isinstance(given, str | int | float):
+    elif isinstance(given, str | int | float) and "password" not in key:
         message += f" (it is {_shortened(repr(given))})"
         if detail["type"] == "string_type":
             hint = "put it in quotes"

@@ -8,7 +8,7 @@ import pytest
 
 from imagefactory.arch import ArchProfiles
 from imagefactory.boot import boot_test
-from imagefactory.errors import CommandError, ConfigError, PropertyError
+from imagefactory.errors import ConfigError, PropertyError
 from imagefactory.run import run
 from imagefactory.template import BootCase
 
@@ -86,5 +86,15 @@ def test_a_missing_disk_is_named(tmp_path: Path, profiles: ArchProfiles) -> None
 def test_a_disk_of_another_format_is_not_guessed_at(tmp_path: Path, profiles: ArchProfiles) -> None:
     raw = tmp_path / "raw.qcow2"
     raw.write_bytes(b"\0" * 4096)
-    with pytest.raises(CommandError):
+    with pytest.raises(ConfigError, match="not readable as qcow2") as caught:
         refuse(raw, profiles, {"architecture": "x86_64"})
+    assert "--format raw" in caught.value.hint
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/dev", "empty"])
+def test_what_is_no_file_with_content_is_no_disk(
+    path: str, tmp_path: Path, profiles: ArchProfiles
+) -> None:
+    (tmp_path / "empty").touch()
+    with pytest.raises(ConfigError, match="is not a disk image"):
+        refuse(tmp_path / path, profiles, {"architecture": "x86_64"})

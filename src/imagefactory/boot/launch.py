@@ -26,7 +26,13 @@ from imagefactory.boot.machine import Accelerator, Emulator, Files, Network
 from imagefactory.boot.nova import NovaGuest, derive
 from imagefactory.boot.report import BootReport, CaseReport
 from imagefactory.boot.spec import CASE, SPEC, Budgets, SessionSpec
-from imagefactory.errors import BootTestError, ConfigError, HostError, PropertyError
+from imagefactory.errors import (
+    BootTestError,
+    CommandError,
+    ConfigError,
+    HostError,
+    PropertyError,
+)
 from imagefactory.run import need, run, started, stop
 from imagefactory.template import BootCase
 
@@ -160,10 +166,21 @@ def _pretended(found: firmware.Firmware | None) -> firmware.FirmwareFiles | None
 
 def _inspect(disk: Path, disk_format: str) -> _Image:
     need("qemu-img", "qemu-utils")
-    if not disk.is_file():
+    if not disk.exists():
         raise ConfigError(f"there is no disk {disk}")
+    if not disk.is_file() or disk.stat().st_size == 0:
+        raise ConfigError(
+            f"{disk} is not a disk image",
+            hint="it has to be a regular file that is not empty",
+        )
     # The format is named, never probed: a raw guest could claim to be a qcow2 with a backing file.
-    info = run(["qemu-img", "info", "--output=json", "-f", disk_format, disk.absolute()])
+    try:
+        info = run(["qemu-img", "info", "--output=json", "-f", disk_format, disk.absolute()])
+    except CommandError as error:
+        raise ConfigError(
+            f"{disk} is not readable as {disk_format}: {error.message.splitlines()[-1]}",
+            hint="name its format: --format raw, or qcow2",
+        ) from None
     size = int(json.loads(info.stdout)["virtual-size"])
     return _Image(disk.absolute(), disk_format, size)
 

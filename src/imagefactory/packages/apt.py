@@ -23,13 +23,17 @@ from filelock import FileLock
 
 from imagefactory import run
 from imagefactory.data import write_whole
-from imagefactory.errors import CommandError, ConfigError, PackageError
+from imagefactory.errors import CommandError, ConfigError, HostError, PackageError
 from imagefactory.template import Repository
 
 FRESH_SECONDS = 900
 """Package lists younger than this are not asked for again."""
 
+_REFRESH_TIMEOUT = 240.0
 _FETCH_TIMEOUT = 1800.0
+
+SPACE_NEEDED = 128 << 20
+"""Bytes that must be free for package lists; apt may wait for ever on a full disk."""
 
 
 @dataclass(frozen=True, order=True)
@@ -166,7 +170,7 @@ class Apt:
     def _update_from(self, repositories: Sequence[Repository]) -> None:
         sources = self._root / "etc/sources.list"
         sources.write_text(self._sources(repositories), encoding="utf-8")
-        self._apt("apt-get", "-q", "update", "--error-on=any")
+        self._apt("apt-get", "-q", "update", "--error-on=any", timeout=_REFRESH_TIMEOUT)
 
     def find(self, names: Sequence[str]) -> tuple[Package, ...]:
         """Look packages up, in the newest version, without what they depend on.
@@ -280,6 +284,11 @@ class Apt:
                 f"the cache {self._root.parent.parent} cannot be written to: {error.strerror}",
                 hint="choose another place: XDG_CACHE_HOME=DIR imagefactory ...",
             ) from None
+        if shutil.disk_usage(self._root).free < SPACE_NEEDED:
+            raise HostError(
+                f"the disk of the cache {self._root.parent.parent} is full",
+                hint="make room, or choose another place: XDG_CACHE_HOME=DIR imagefactory ...",
+            )
         for repository in self.repositories:
             if re.search(r"[\s\[\],]", repository.keyring):
                 raise PackageError(
@@ -298,6 +307,8 @@ class Apt:
             "APT::Sandbox::User": "",
             "Acquire::Languages": "none",
             "Acquire::Retries": "3",
+            "Acquire::http::Timeout": "30",
+            "Acquire::https::Timeout": "30",
             "Dir::State": str(self._root),
             "Dir::State::lists": str(self._root / "lists"),
             "Dir::State::status": str(self._root / "status"),
@@ -319,7 +330,12 @@ class Apt:
         return FileLock(self._root / "lock")
 
     def _apt(
-        self, program: str, *arguments: str, cwd: Path | None = None, accept: Sequence[int] = (0,)
+        self,
+        program: str,
+        *arguments: str,
+        cwd: Path | None = None,
+        accept: Sequence[int] = (0,),
+        timeout: float = _FETCH_TIMEOUT,
     ) -> str:
         log = self._root / "apt.log"
         try:
@@ -327,7 +343,7 @@ class Apt:
                 [program, *arguments],
                 env={"APT_CONFIG": str(self._root / "apt.conf")},
                 cwd=cwd,
-                timeout=_FETCH_TIMEOUT,
+                timeout=timeout,
                 log=log,
                 accept=accept,
             ).stdout
