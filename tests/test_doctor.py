@@ -270,8 +270,9 @@ def test_only_missing_and_required_things_make_a_host_insufficient(
 def test_findings_are_drawn_with_their_remedy() -> None:
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(doctor.render([LACKS]))
-    (line,) = console.export_text().splitlines()[1:]
-    assert " ".join(line.split()) == "✗ thing build not installed [yet] install some-package"
+    found, remedy = console.export_text().splitlines()[1:]
+    assert " ".join(found.split()) == "✗ thing not installed [yet] build"
+    assert remedy.strip() == "install some-package"
 
 
 def test_programs_read_the_same_as_json() -> None:

@@ -164,8 +164,7 @@ def render(findings: Sequence[Finding]) -> Table:
     """Draw the findings as a table for people."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
-    table.add_column("what", no_wrap=True)
-    for column in ("needed for", "found", "remedy"):
+    for column in ("what", "found", "needed for"):
         table.add_column(column, overflow="fold")
     for finding in findings:
         optional = finding.state is State.MISSING and not finding.required
@@ -175,9 +174,8 @@ def render(findings: Sequence[Finding]) -> Table:
         table.add_row(
             "[yellow]-[/]" if optional else _MARKS[finding.state],
             escape(finding.what),
+            escape(finding.detail) + (f"\n[bold]{escape(remedy)}[/]" if remedy else ""),
             escape(finding.needed_for),
-            escape(finding.detail),
-            escape(remedy),
         )
     return table
 
