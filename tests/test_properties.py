@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from imagefactory.arch import ArchProfile, ArchProfiles
 from imagefactory.data import SearchPath, shipped_directory
 from imagefactory.errors import PropertyError
-from imagefactory.properties import FIELDS, Choice, PropertyMistakesError, derive, validate
+from imagefactory.properties import PropertyMistakesError, derive, validate
+from imagefactory.vocabulary import FIELDS, Choice
 from tests.glance.images import MINIMAL
 
 SHIPPED = SearchPath((shipped_directory(),))

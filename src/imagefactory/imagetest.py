@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from imagefactory import properties as vocabulary
 from imagefactory.arch import ArchProfiles
 from imagefactory.boot import BootReport, boot_test
 from imagefactory.catalog import Build, now, read_build
 from imagefactory.errors import ConfigError
+from imagefactory.properties import validate
 from imagefactory.template import BootCase
 
 _FORMATS = {".qcow2": "qcow2", ".img": "qcow2", ".raw": "raw"}
@@ -54,7 +54,7 @@ def describe(
         properties[key] = value
     if memory:
         properties["min_ram"] = str(memory)
-    vocabulary.validate(properties)
+    validate(properties)
     cases = tuple(
         BootCase.model_validate({"name": name, "datasource": name})
         for name in (datasources or ("config-drive",))

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from imagefactory import properties as vocabulary
 from imagefactory.catalog import Build
 from imagefactory.errors import CloudError, PropertyError
 from imagefactory.glance.client import Glance, connect
 from imagefactory.glance.inspect import inspect
+from imagefactory.properties import validate
 
 MARK_PREFIX = "imagefactory_"
 """Properties that begin so are ours; only images that carry them are ever touched."""
@@ -188,7 +188,7 @@ def _check(image: NewImage) -> list[str]:
             f"the marker of {image.name} must hold {MARK_DIGEST} and names that begin with "
             f"{MARK_PREFIX} only; it holds {', '.join(image.marker) or 'nothing'}"
         )
-    warnings = vocabulary.validate(image.all_properties)
+    warnings = validate(image.all_properties)
     virtual_size = inspect(image.disk, image.disk_format)
     promised = int(image.properties.get("min_disk", "0"))
     if promised and virtual_size > promised << 30:
