@@ -16,6 +16,9 @@ from imagefactory.boot.instance import InstanceData, config_drive, lookup
 from tests.boot.guestlab import PATIENCE, SUMMARY, Lab, Server, Visitor
 from tests.factory import MINUTES, BuiltImage, Factory
 
+PROMPT = r"\$ (\x1b\[6n)?\Z"
+"""The shell's prompt; its line editor may have asked the terminal where the cursor is."""
+
 pytestmark = [pytest.mark.system, pytest.mark.timeout(20 * MINUTES)]
 
 TEMPLATES = Path(__file__).resolve().parents[2] / "templates"
@@ -341,7 +344,7 @@ HASHED = (  # openssl passwd -6 -salt guestlab cubswin
 
 async def log_in_at_the_console(visitor: Visitor) -> dict[str, Any]:
     asked = await visitor.logs_in("cloud", PASSWORD)
-    await visitor.sees(r"\$ \Z", asked)
+    await visitor.sees(PROMPT, asked)
     await visitor.types(
         "id -un; sed -n 's/ boot: done, .*/ s to the prompt/p' /var/log/imagef*.log"
     )
