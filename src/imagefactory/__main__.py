@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-INTERRUPTED = 130
+from imagefactory.errors import INTERRUPTED
 
 
 def main() -> None:

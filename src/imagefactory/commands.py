@@ -12,10 +12,7 @@ import click
 
 from imagefactory import render, run
 from imagefactory.console import err
-from imagefactory.errors import ImageFactoryError
-
-INTERRUPTED = 130
-"""Exit status after Ctrl-C or SIGTERM, as a shell counts it."""
+from imagefactory.errors import INTERRUPTED, ImageFactoryError
 
 
 class Commands(click.Group):

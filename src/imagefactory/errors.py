@@ -9,6 +9,9 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C or SIGTERM, as a shell counts it."""
+
 
 class ImageFactoryError(Exception):
     """Something went wrong that a person can act upon.

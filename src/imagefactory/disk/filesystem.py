@@ -78,8 +78,7 @@ def make_fat(
     serial = f"{identity.int & 0xFFFFFFFF:08x}"
 
     def mtools(program: str, *arguments: str | Path) -> None:
-        command = tools.command("mtools")
-        words = [*command[:-1], "--argv0", program, command[-1]]
+        words = tools.command("mtools", program)
         run.run([*words, "-i", target, *arguments], env=env, log=log)
 
     mtools("mformat", "-N", serial, "-v", "ESP", "::")

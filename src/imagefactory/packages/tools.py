@@ -6,6 +6,7 @@ So those programs are packages like any other: resolved, verified, part of the p
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import tempfile
 from collections.abc import Sequence
@@ -29,8 +30,12 @@ class Tools:
 
     directory: Path
 
-    def command(self, program: str) -> tuple[str, ...]:
+    def command(self, program: str, name: str | None = None) -> tuple[str, ...]:
         """Return the words that start a program of the set.
+
+        Args:
+            program: The program's file.
+            name: What it is called as, for a file that is many programs (kmod, mtools).
 
         Raises:
             PackageError: No package of the set brings it.
@@ -38,10 +43,14 @@ class Tools:
         for folder in _PROGRAM_DIRECTORIES:
             path = self.directory / folder / program
             if path.is_file():
-                return (*self._loader(path), str(path))
+                return (*self._loader(path, name), str(path))
         raise PackageError(f"none of the tool packages brings the program {program!r}")
 
-    def _loader(self, program: Path) -> tuple[str, ...]:
+    @functools.cached_property
+    def _libraries(self) -> str:
+        return ":".join(sorted({str(path.parent) for path in self.directory.rglob("lib*.so.*")}))
+
+    def _loader(self, program: Path, name: str | None) -> tuple[str, ...]:
         with program.open("rb") as stream:
             if stream.read(4) != b"\x7fELF":
                 return ()  # a script
@@ -53,8 +62,8 @@ class Tools:
         loader = next(self.directory.rglob(names[0]), None)
         if loader is None:
             raise PackageError(f"the tool packages lack {names[0]}, which {program.name} needs")
-        libraries = sorted({str(path.parent) for path in self.directory.rglob("lib*.so.*")})
-        return (str(loader.resolve()), "--library-path", ":".join(libraries))
+        called = ("--argv0", name) if name else ()
+        return (str(loader.resolve()), "--library-path", self._libraries, *called)
 
 
 def unpack(packages: Sequence[Package], pool: Pool, cache: Path) -> Tools:

@@ -99,15 +99,9 @@ def _module_index(kernel: Kernel, tools: Tools, work: Path) -> dict[str, bytes]:
             path = root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        run.run([*_depmod(tools), "-b", scratch, kernel.version])
+        run.run([*tools.command("kmod", "depmod"), "-b", scratch, kernel.version])
         names = ("modules.dep", "modules.alias", "modules.builtin")
         return {name: (root / name).read_bytes() for name in names if (root / name).exists()}
-
-
-def _depmod(tools: Tools) -> tuple[str, ...]:
-    """Depmod is kmod under another name; our loader needs the name said aloud."""
-    command = tools.command("kmod")
-    return (*command[:-1], "--argv0", "depmod", command[-1])
 
 
 def _add_package(tree: TreeBuilder, name: str, file: Path, patterns: tuple[str, ...]) -> None:
