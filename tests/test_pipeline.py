@@ -59,10 +59,10 @@ def test_a_package_that_vanished_from_the_mirror_is_named(
 def test_the_log_that_an_error_names_outlives_the_workspace(
     planned: tuple[BuildPlan, Sources], factory: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(_plan: object, _find: object, _tools: object, work: Path, _cache: object) -> None:
+    def failing(_plan: object, _find: object, _tools: object, work: Path, *_: object) -> None:
         run(["sh", "-c", "echo why >&2; exit 1"], log=work / "disk.log")
 
-    monkeypatch.setattr(pipeline, "build_tree", failing)
+    monkeypatch.setitem(pipeline.BUILDERS, "minimal", failing)
     with pytest.raises(CommandError) as caught:
         build(*planned, factory)
     assert caught.value.log

@@ -20,7 +20,11 @@ from imagefactory.packages import tools
 from imagefactory.packages.apt import sha256_of
 from imagefactory.plan import BuildPlan, Sources
 from imagefactory.progress import Stages, silent
-from imagefactory.rootfs.minimal import build_tree
+from imagefactory.rootfs import debian, minimal
+from imagefactory.tree import RootTree
+
+BUILDERS: dict[str, Callable[..., RootTree]] = {"minimal": minimal.build_tree, "debian": debian.build_tree}
+"""A template's `builder:` -> what makes its tree."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ def build(
         scratch = work / "scratch"
         scratch.mkdir()
         with stages.stage("tree", f"{plan.template.distribution.release}, kernel and files"):
-            tree = build_tree(plan, pool.take, disk_tools, scratch, factory.cache)
+            build_tree = BUILDERS[plan.template.builder]
+            tree = build_tree(plan, pool.take, disk_tools, scratch, factory.cache, factory.announce)
         with stages.stage("disk", f"{', '.join(plan.boot)}; qcow2"):
             disk = make_disk(plan, tree, pool.take, disk_tools, boot_tools, scratch)
         finished = work / "result"

@@ -16,12 +16,20 @@ from imagefactory import __version__, properties, run
 from imagefactory.arch import ArchProfile
 from imagefactory.errors import ConfigError
 from imagefactory.packages.apt import Apt, Package, sha256_of
-from imagefactory.template import BootCase, Bootloader, GrubModules, ImageTemplate, UefiFiles
+from imagefactory.template import (
+    BootCase,
+    Bootloader,
+    DebianTree,
+    GrubModules,
+    ImageTemplate,
+    MinimalTree,
+    UefiFiles,
+)
 
 _NAMESPACE = uuid.UUID("5b0f7a0c-6d2e-5c0b-9e0e-1f8a3f1c7d10")
 """Random, ours: the root of all identifiers that are derived from a plan's digest."""
 
-_BUILDING_CODE = ("packages", "rootfs", "disk", "tree.py", "plan.py")
+_BUILDING_CODE = ("packages", "rootfs", "sandbox", "disk", "tree.py", "plan.py")
 """The parts of this package whose code decides what an image's bytes are."""
 
 
@@ -30,7 +38,8 @@ class BuildPlan:
     """Everything that is decided before the work begins.
 
     Attributes:
-        image_packages: What the image and its bootloader are taken from; the kernel is first.
+        image_packages: What the image and its bootloader are taken from.
+        kernel: The one of them that holds the kernel.
         disk_tools: Host programs that write filesystems.
         boot_tools: Host programs of the image's own release that write its bootloader.
         properties: The Glance image properties; the boot test starts from them too.
@@ -42,6 +51,7 @@ class BuildPlan:
     template_file: Path
     profile: ArchProfile
     image_packages: tuple[Package, ...]
+    kernel: Package
     disk_tools: tuple[Package, ...]
     boot_tools: tuple[Package, ...]
     properties: dict[str, str]
@@ -60,14 +70,40 @@ class BuildPlan:
         return boot_methods(self.template, self.profile)
 
     @property
-    def kernel(self) -> Package:
-        """The package that holds the kernel."""
-        return self.image_packages[0]
+    def overlay(self) -> Path | None:
+        """The directory of the image's own files."""
+        overlay = self.template.recipe.overlay
+        return self.beside(overlay) if overlay else None
 
     @property
-    def overlay(self) -> Path:
-        """The directory of the image's own files."""
-        return self.template_file.parent / self.template.minimal.overlay
+    def kernel_arguments(self) -> tuple[str, ...]:
+        """The kernel's command line without the root filesystem: graphical console, then serial.
+
+        The last one becomes /dev/console, where an operator looks (`nova console-log`).
+        """
+        recipe = self.template.recipe
+        plain_names = isinstance(recipe, DebianTree) and not recipe.predictable_names
+        return (
+            "console=tty0",
+            f"console={self.profile.console}",
+            *(("net.ifnames=0",) if plain_names else ()),
+            *self.template.kernel_arguments,
+        )
+
+    @property
+    def fstab(self) -> str:
+        """What `fstab` says: the root filesystem and, where the disk has one, the ESP."""
+        root = self.identifier("root filesystem")
+        lines = [f"UUID={root} / ext4 rw,discard,errors=remount-ro 0 1\n"]
+        if any(method.startswith("uefi") for method in self.boot):
+            serial = f"{self.identifier('esp filesystem').int & 0xFFFFFFFF:08X}"
+            volume = f"UUID={serial[:4]}-{serial[4:]}"
+            lines.append(f"{volume} /boot/efi vfat defaults,umask=0077 0 1\n")
+        return "".join(lines)
+
+    def beside(self, path: str) -> Path:
+        """Return a file that the template names by its path beside itself."""
+        return self.template_file.parent / path
 
     def identifier(self, purpose: str) -> uuid.UUID:
         """Derive an identifier (of a disk, a partition, a filesystem) from the digest."""
@@ -114,11 +150,11 @@ class Sources:
     def of(cls, template: ImageTemplate, profile: ArchProfile, cache_directory: Path) -> Sources:
         """Name the package lists of an image; nothing is fetched yet."""
         host = host_deb_architecture()
-        tool_repositories = template.tool_repositories or template.repositories
+        repositories = template.image_repositories
         return cls(
-            Apt(template.repositories, profile.names.deb, cache_directory),
-            Apt(tool_repositories, host, cache_directory),
-            Apt(template.repositories, host, cache_directory),
+            Apt(repositories, profile.names.deb, cache_directory),
+            Apt(template.tool_repositories or repositories, host, cache_directory),
+            Apt(repositories, host, cache_directory),
         )
 
     def refresh(self) -> None:
@@ -162,12 +198,7 @@ def make_plan(
             f"the image {template.name!r} does not exist for {profile.name}",
             hint=f"it exists for {', '.join(template.architectures or ())}",
         )
-    overlay = template_file.parent / template.minimal.overlay
-    if not overlay.is_dir():
-        raise ConfigError(
-            f"{template_file}: the overlay {overlay} is not a directory",
-            hint="`minimal: overlay:` names a directory beside the template",
-        )
+    _check_files(template, template_file)
     image_properties = properties.derive(profile, template)
     warnings = properties.validate(image_properties, hypervisor=profile.hypervisor)
     sources.refresh()
@@ -175,11 +206,13 @@ def make_plan(
         image = pool.submit(_image_packages, template, profile, sources.image)
         disk = pool.submit(sources.disk_tools.resolve, template.tool_packages)
         boot = pool.submit(sources.boot_tools.resolve, template.bootloader.tools)
+        kernel, packages = image.result()
         plan = BuildPlan(
             template=template,
             template_file=template_file,
             profile=profile,
-            image_packages=image.result(),
+            image_packages=packages,
+            kernel=kernel,
             disk_tools=disk.result(),
             boot_tools=boot.result(),
             properties=image_properties,
@@ -222,18 +255,49 @@ def boot_methods(template: ImageTemplate, profile: ArchProfile) -> tuple[str, ..
     return template.boot.get(profile.name, profile.boot)
 
 
-def _image_packages(template: ImageTemplate, profile: ArchProfile, apt: Apt) -> tuple[Package, ...]:
-    kernel = template.kernel or profile.kernel.get(template.distribution.id)
-    if kernel is None:
+def _check_files(template: ImageTemplate, template_file: Path) -> None:
+    """What a template names beside itself must be there before hours are spent."""
+    overlay = template.recipe.overlay
+    if overlay and not (template_file.parent / overlay).is_dir():
+        raise ConfigError(
+            f"{template_file}: the overlay {template_file.parent / overlay} is not a directory",
+            hint="`overlay:` names a directory beside the template",
+        )
+    for name in _files(template):
+        if not (template_file.parent / name).exists():
+            raise ConfigError(
+                f"{template_file}: {template_file.parent / name} does not exist",
+                hint="the steps of `customize:` name it by its path beside the template",
+            )
+
+
+def _image_packages(
+    template: ImageTemplate, profile: ArchProfile, apt: Apt
+) -> tuple[Package, tuple[Package, ...]]:
+    """Return the kernel's package and all packages."""
+    name = template.kernel or profile.kernel.get(template.distribution.id)
+    if name is None:
         raise ConfigError(
             f"the profile {profile.name} names no kernel for {template.distribution.id}",
             hint=f"add `kernel: {{{template.distribution.id}: PACKAGE}}` to the profile",
         )
-    names = dict.fromkeys(template.minimal.packages)
-    for method in boot_methods(template, profile):
-        files = boot_files(template.bootloader, method)
-        names.update(dict.fromkeys(fill(name, profile) for name in files.packages))
-    return (apt.kernel(kernel), *apt.find(tuple(names)))
+    kernel = apt.kernel(name)
+    recipe = template.recipe
+    bootloader = _bootloader_packages(template, profile)
+    if isinstance(recipe, MinimalTree):
+        return kernel, (kernel, *apt.find((*dict.fromkeys((*recipe.packages, *bootloader)),)))
+    for_architecture = recipe.architecture_packages.get(profile.name, ())
+    names = (*recipe.packages, *for_architecture, *recipe.extra_packages, *bootloader, name)
+    packages = apt.resolve(tuple(dict.fromkeys(names)), recommends=recipe.recommends)
+    return next(package for package in packages if package.name == kernel.name), packages
+
+
+def _bootloader_packages(template: ImageTemplate, profile: ArchProfile) -> list[str]:
+    return [
+        fill(name, profile)
+        for method in boot_methods(template, profile)
+        for name in boot_files(template.bootloader, method).packages
+    ]
 
 
 def fill(text: str, profile: ArchProfile) -> str:
@@ -266,12 +330,20 @@ def _with_digest(plan: BuildPlan) -> BuildPlan:
         "profile": plan.profile.model_dump(mode="json", exclude={"description", "hypervisor"}),
         "packages": [package.sha256 for package in plan.image_packages],
         "tools": [package.sha256 for package in (*plan.disk_tools, *plan.boot_tools)],
-        "overlay": _tree_digest(plan.overlay),
+        "files": {name: _tree_digest(plan.beside(name)) for name in _files(plan.template)},
         "code": [_tree_digest(Path(__file__).parent / part) for part in _BUILDING_CODE],
         "epoch": plan.epoch,
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return replace(plan, digest=hashlib.sha256(text.encode()).hexdigest())
+
+
+def _files(template: ImageTemplate) -> list[str]:
+    """Name all that a template takes from beside itself."""
+    steps = template.customize
+    named = [template.recipe.overlay, *(step.script for step in steps)]
+    named += [step.copy_.source for step in steps if step.copy_]
+    return sorted({name for name in named if name})
 
 
 def _tree_digest(directory: Path) -> dict[str, str]:

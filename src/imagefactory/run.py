@@ -12,13 +12,16 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from imagefactory.errors import CommandError, HostError
+
+PIPE = subprocess.PIPE
 
 DEFAULT_TIMEOUT = 600.0
 """Seconds that a program may take when its caller names no budget."""
@@ -118,6 +121,30 @@ def run(
     return Completed(out, err, seconds)
 
 
+@contextlib.contextmanager
+def bounded(process: subprocess.Popen[str], timeout: float) -> Iterator[Callable[[], bool]]:
+    """Give a started program a budget in seconds, and let `cancel` end it.
+
+    Yields:
+        Whether the budget was overrun, so that the program was ended.
+    """
+    overran = threading.Event()
+
+    def end() -> None:
+        overran.set()
+        _signal_group(process.pid, signal.SIGKILL)
+
+    clock = threading.Timer(timeout, end)
+    clock.daemon = True
+    clock.start()
+    _bounded[process.pid] = process
+    try:
+        yield overran.is_set
+    finally:
+        _bounded.pop(process.pid, None)
+        clock.cancel()
+
+
 def cancel() -> None:
     """Ask every program that `run` waits for to end, whichever thread waits for it.
 
@@ -136,8 +163,8 @@ def started(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     pipe_stdin: bool = False,
-    stdout: IO[bytes] | int = subprocess.PIPE,
-    stderr: IO[bytes] | int = subprocess.PIPE,
+    stdout: IO[bytes] | IO[str] | int = subprocess.PIPE,
+    stderr: IO[bytes] | IO[str] | int = subprocess.PIPE,
 ) -> Iterator[subprocess.Popen[str]]:
     """Start a program and hand it out while it runs; it is stopped when the block is left.
 

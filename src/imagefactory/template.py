@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,6 +21,18 @@ Size = Annotated[int, Field(gt=0)]
 TreePath = Annotated[
     str, Field(pattern=r"^[^/]", description="a path inside the tree, no slash first")
 ]
+
+
+Beside = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9_+-][A-Za-z0-9_.+-]*(/[A-Za-z0-9_+-][A-Za-z0-9_.+-]*)*$",
+        description="a path beside the template",
+    ),
+]
+Unit = Annotated[str, Field(pattern=r"^[A-Za-z0-9:_.@-]+$")]
+PackageName = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9+.-]+|\?[a-z]+(\([a-z]+\))?)$")]
+"""A package, or one of apt's patterns (apt-patterns(7)) such as ``?essential``."""
 
 
 class Distribution(Model):
@@ -43,10 +56,36 @@ class Repository(Model):
     )
     components: tuple[Word, ...] = ("main",)
     keyring: str = Field(description="file of the keys that sign the repository")
+    snapshots: str | None = Field(
+        default=None,
+        pattern=r"^(https?|file)://[^\s\[\]]+$",
+        description="archive of its past for `snapshot:`; {timestamp} stands for the moment",
+    )
     required: bool = Field(
         default=True,
         description="false: when it cannot be read, go on without it and warn",
     )
+    valid_until: bool = Field(
+        default=True, description="false: take package lists whose time has run out"
+    )
+
+    def at(self, moment: datetime | None) -> Repository:
+        """Return the repository as it was at a moment; itself when none is given.
+
+        Raises:
+            ConfigError: Nothing says where its past is kept.
+        """
+        if moment is None:
+            return self
+        if self.snapshots is None:
+            raise ConfigError(
+                f"`snapshot:` is set, but the repository {self.suite} has no `snapshots:`",
+                hint="it names the archive of its past, with {timestamp} for the moment",
+            )
+        utc = moment.astimezone(UTC) if moment.tzinfo else moment
+        timestamp = f"{utc:%Y%m%dT%H%M%SZ}"
+        past = self.snapshots.replace("{timestamp}", timestamp)
+        return self.model_copy(update={"mirror": past, "valid_until": False})
 
 
 class UefiFiles(Model):
@@ -125,6 +164,90 @@ class MinimalTree(Model):
         return self
 
 
+class Copy(Model):
+    """A file or directory beside the template that goes into the tree."""
+
+    source: Beside = Field(alias="from")
+    to: TreePath
+    mode: Annotated[str, Field(pattern="^[0-7]{3,4}$")] | None = Field(
+        default=None, description="octal, of a file; unset: 0755 for what is executable, else 0644"
+    )
+    owner: Annotated[str, Field(pattern=r"^[a-z0-9_-]+:[a-z0-9_-]+$")] = Field(
+        default="root:root", description="USER:GROUP as the tree knows them"
+    )
+
+
+class Step(Model):
+    """One step of the customisation; exactly one key is set. Steps run in their order."""
+
+    copy_: Copy | None = Field(default=None, alias="copy", description="put files into the tree")
+    script: Beside | None = Field(
+        default=None, description="a program beside the template, run as root of the tree"
+    )
+    run: str | None = Field(default=None, description="a line for the tree's /bin/sh")
+    enable: tuple[Unit, ...] = Field(default=(), description="systemd units")
+    disable: tuple[Unit, ...] = ()
+    mask: tuple[Unit, ...] = ()
+
+    @model_validator(mode="after")
+    def _does_one_thing(self) -> Step:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("a step has exactly one of copy, script, run, enable, disable, mask")
+        return self
+
+
+class User(Model):
+    """An account that is in the image from the start."""
+
+    name: Name
+    groups: tuple[Name, ...] = ()
+    shell: str = "/bin/bash"
+    password_hash: str | None = Field(
+        default=None, description="crypt(5); unset: no password", pattern=r"^\$[^:\s]+$"
+    )
+    authorized_keys: tuple[str, ...] = ()
+    sudo: bool = Field(default=False, description="may become root without a password")
+
+
+class DebianTree(Model):
+    """The recipe of a whole Debian: packages that apt installs, and what is done to them."""
+
+    packages: tuple[PackageName, ...] = Field(description="with all they depend on")
+    architecture_packages: dict[Name, tuple[PackageName, ...]] = Field(
+        default={}, description="architecture -> more packages, its bootloader for one"
+    )
+    extra_packages: tuple[PackageName, ...] = Field(
+        default=(), description="for templates that extend another one"
+    )
+    recommends: bool = Field(default=False, description="install what packages recommend too")
+    local_packages: Beside | None = Field(
+        default=None,
+        description="directory of .deb files beside the template, used like one more repository",
+    )
+    preseed: tuple[str, ...] = Field(
+        default=(), description="answers to debconf: PACKAGE QUESTION TYPE ANSWER"
+    )
+    overlay: Beside | None = Field(
+        default=None, description="directory beside the template, copied into the tree first"
+    )
+    locale: Annotated[str, Field(pattern=r"^[A-Za-z_]+(\.[A-Za-z0-9-]+)?(@[a-z]+)?$")] = "C.UTF-8"
+    timezone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+/-]+$")] = "Etc/UTC"
+    groups: tuple[Name, ...] = Field(
+        default=("adm", "sudo"), description="of the default user, whom cloud-init makes"
+    )
+    users: tuple[User, ...] = ()
+    predictable_names: bool = Field(
+        default=True, description="false: net.ifnames=0, network interfaces are called eth0 ..."
+    )
+    datasources: tuple[str, ...] = Field(
+        default=("ConfigDrive", "OpenStack", "NoCloud", "None"),
+        description="cloud-init's datasource_list, in the order in which it asks them",
+    )
+    guest_repositories: bool = Field(
+        default=True, description="write the repositories into the image's sources.list"
+    )
+
+
 class BootCase(Model):
     """One boot of the test: the datasource offered, and what differs from the plain guest."""
 
@@ -147,12 +270,18 @@ class ImageTemplate(Model):
 
     name: Name
     description: str
-    builder: Literal["minimal"]
+    builder: Literal["minimal", "debian"]
     distribution: Distribution
     architectures: tuple[Name, ...] | None = Field(
         default=None, description="the only architectures it exists for; unset: all"
     )
     repositories: tuple[Repository, ...] = Field(min_length=1)
+    extra_repositories: tuple[Repository, ...] = Field(
+        default=(), description="for templates that extend another one"
+    )
+    snapshot: datetime | None = Field(
+        default=None, description="take the repositories as they were at this moment"
+    )
     tool_packages: tuple[str, ...] = Field(
         description="packages of the programs that write filesystems, run on the host"
     )
@@ -165,7 +294,15 @@ class ImageTemplate(Model):
     )
     kernel_arguments: tuple[KernelArgument, ...] = ()
     bootloader: Bootloader
-    minimal: MinimalTree
+    minimal: MinimalTree | None = Field(default=None, description="for `builder: minimal`")
+    debian: DebianTree | None = Field(default=None, description="for `builder: debian`")
+    customize: tuple[Step, ...] = Field(
+        default=(), description="what is done to the finished tree (not for `builder: minimal`)"
+    )
+    esp_size: Size = Field(default=16, le=1024, description="MiB of the EFI system partition")
+    compression: Literal["fast", "balanced", "small"] = Field(
+        default="small", description="of the qcow2; `small` takes minutes for a large image"
+    )
     disk_size: Size = Field(le=1 << 20, description="MiB, the virtual size of the disk")
     default_user: Name
     properties: dict[str, str] = Field(default={})
@@ -175,6 +312,27 @@ class ImageTemplate(Model):
     def exists_for(self, architecture: str) -> bool:
         """Whether the image can be built for an architecture."""
         return self.architectures is None or architecture in self.architectures
+
+    @property
+    def recipe(self) -> MinimalTree | DebianTree:
+        """The section of the template's builder."""
+        recipe: MinimalTree | DebianTree = getattr(self, self.builder)
+        return recipe
+
+    @property
+    def image_repositories(self) -> tuple[Repository, ...]:
+        """Where the image's packages come from: its own repositories and the added ones."""
+        every = (*self.repositories, *self.extra_repositories)
+        return tuple(repository.at(self.snapshot) for repository in every)
+
+    @model_validator(mode="after")
+    def _has_its_builders_section(self) -> ImageTemplate:
+        for name in ("minimal", "debian"):
+            if (getattr(self, name) is not None) != (name == self.builder):
+                raise ValueError(f"`builder: {self.builder}` needs the section `{self.builder}:`")
+        if self.customize and self.builder == "minimal":
+            raise ValueError("`customize:` runs programs of the image, `builder: minimal` does not")
+        return self
 
     @field_validator("tests")
     @classmethod

@@ -14,6 +14,7 @@ from imagefactory.disk import bootloader
 from imagefactory.disk.bootloader import Job, grub_configuration, install
 from imagefactory.disk.layout import SECTOR, plan_layout
 from imagefactory.errors import BuildError
+from imagefactory.packages.apt import Package
 from imagefactory.packages.tools import Tools
 from imagefactory.plan import BuildPlan
 from imagefactory.template import load
@@ -34,6 +35,7 @@ def plan() -> BuildPlan:
         template_file=file,
         profile=ArchProfiles.load(path).get("x86_64"),
         image_packages=(),
+        kernel=Package("linux-image-6.1.0-9", "6.1-1", "amd64", "0" * 64, 0),
         disk_tools=(),
         boot_tools=(),
         properties={},

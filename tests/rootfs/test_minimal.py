@@ -8,6 +8,7 @@ import pytest
 from imagefactory.arch import ArchProfiles
 from imagefactory.data import SearchPath
 from imagefactory.errors import BuildError
+from imagefactory.packages.apt import Package
 from imagefactory.plan import BuildPlan
 from imagefactory.rootfs.minimal import (
     CONFIG,
@@ -19,13 +20,15 @@ from imagefactory.template import load
 from imagefactory.tree import TreeBuilder
 from tests.rootfs.elves import header_only
 
+KERNEL = Package("linux-image-6.1.0-9", "6.1-1", "ppc64el", "0" * 64, 0)
+
 
 @pytest.fixture
 def plan() -> BuildPlan:
     path = SearchPath.default()
     template, file = load(path, "minimal")
     profile = ArchProfiles.load(path).get("ppc64le")
-    return BuildPlan(template, file, profile, (), (), (), {}, (), 0, "0" * 64)
+    return BuildPlan(template, file, profile, (), KERNEL, (), (), {}, (), 0, "0" * 64)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +86,7 @@ def test_our_own_files_take_only_the_executable_bit(plan: BuildPlan, tmp_path: P
         (overlay / "etc" / name).write_text(name)
         (overlay / "etc" / name).chmod(mode)
     (overlay / "etc/link").symlink_to("plain")
+    assert plan.template.minimal
     recipe = plan.template.minimal.model_copy(update={"modes": {}})
     template = plan.template.model_copy(update={"minimal": recipe})
     tree = TreeBuilder()

@@ -62,12 +62,7 @@ class Job:
 def grub_configuration(plan: BuildPlan, kernel: str, initramfs: Iterable[str]) -> str:
     """Return grub.cfg; ``initrd`` joins all its files into one initramfs."""
     root = plan.identifier("root filesystem")
-    arguments = [
-        f"root=UUID={root}",
-        "console=tty0",
-        f"console={plan.profile.console}",
-        *plan.template.kernel_arguments,
-    ]
+    arguments = [f"root=UUID={root}", *plan.kernel_arguments]
     pieces = " ".join(f"/{path}" for path in initramfs)
     return (
         "if [ $grub_platform = pc ]; then\n"

@@ -42,7 +42,9 @@ def make_disk(
         BuildError: Something does not fit or is missing.
     """
     log = work / "disk.log"
-    plan_of_disk = layout.plan_layout(plan.boot, plan.template.disk_size, plan.identifier)
+    plan_of_disk = layout.plan_layout(
+        plan.boot, plan.template.disk_size, plan.identifier, plan.template.esp_size
+    )
     raw = work / "disk.raw"
     with raw.open("wb") as stream:
         stream.truncate(plan_of_disk.size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imagefactory import run
@@ -69,7 +69,10 @@ class Layout:
 
 
 def plan_layout(
-    boot: Sequence[str], disk_size: int, identifier: Callable[[str], uuid.UUID]
+    boot: Sequence[str],
+    disk_size: int,
+    identifier: Callable[[str], uuid.UUID],
+    esp_size: int = ESP.size,
 ) -> Layout:
     """Decide what lies where: boot partitions first, the root last so that it can grow.
 
@@ -77,6 +80,7 @@ def plan_layout(
         boot: The boot methods.
         disk_size: MiB.
         identifier: Derives identifiers from a purpose.
+        esp_size: MiB of the EFI system partition.
 
     Raises:
         BuildError: A boot method is unknown, two exclude each other, or the disk is too small.
@@ -88,6 +92,7 @@ def plan_layout(
             hint=f"known: {', '.join(PARTITIONS_OF)}",
         )
     kinds = [PARTITIONS_OF[method] for method in boot]
+    kinds = [replace(kind, size=esp_size) if kind is ESP else kind for kind in kinds]
     for kind in kinds:
         if kinds.count(kind) > 1:
             raise BuildError(

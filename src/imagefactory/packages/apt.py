@@ -180,12 +180,18 @@ class Apt:
         """
         return self._remembered("find", tuple(names), self._find)
 
-    def resolve(self, names: Sequence[str]) -> tuple[Package, ...]:
-        """Look packages up together with all that they depend on (not what they recommend).
+    def resolve(self, names: Sequence[str], *, recommends: bool = False) -> tuple[Package, ...]:
+        """Look packages up together with all that they depend on.
+
+        Args:
+            names: Packages or patterns, apt-patterns(7).
+            recommends: Take what they recommend too.
 
         Raises:
             PackageError: The dependencies cannot be satisfied.
         """
+        if recommends:
+            return self._remembered("with recommends", tuple(names), self._resolve_recommended)
         return self._remembered("resolve", tuple(names), self._resolve)
 
     def kernel(self, name: str) -> Package:
@@ -244,8 +250,13 @@ class Apt:
             )
         return tuple(found[name] for name in names)
 
-    def _resolve(self, names: tuple[str, ...]) -> tuple[Package, ...]:
-        text = self._apt("apt-get", "-s", "--no-install-recommends", "install", "--", *names)
+    def _resolve_recommended(self, names: tuple[str, ...]) -> tuple[Package, ...]:
+        return self._resolve(names, "--install-recommends")
+
+    def _resolve(
+        self, names: tuple[str, ...], recommends: str = "--no-install-recommends"
+    ) -> tuple[Package, ...]:
+        text = self._apt("apt-get", "-s", recommends, "install", "--", *names)
         installed = re.findall(r"^Inst (\S+) \(", text, re.MULTILINE)
         return tuple(sorted(self._find(tuple(name.split(":")[0] for name in installed))))
 
@@ -268,7 +279,8 @@ class Apt:
 
     def _sources(self, repositories: Sequence[Repository] | None = None) -> str:
         return "".join(
-            f"deb [arch={self.architecture} signed-by={repository.keyring}] "
+            f"deb [arch={self.architecture} signed-by={repository.keyring}"
+            f"{'' if repository.valid_until else ' check-valid-until=no'}] "
             f"{repository.mirror} {repository.suite} {' '.join(repository.components)}\n"
             for repository in (repositories or self.repositories)
         )

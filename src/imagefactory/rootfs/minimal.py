@@ -13,9 +13,11 @@ from imagefactory.packages import deb
 from imagefactory.packages.apt import Package
 from imagefactory.packages.tools import Tools
 from imagefactory.plan import BuildPlan
+from imagefactory.progress import silent
 from imagefactory.rootfs import elf
 from imagefactory.rootfs.initramfs import add_initramfs
 from imagefactory.rootfs.kernel import Kernel, Module, compressed, read_kernel
+from imagefactory.template import MinimalTree
 from imagefactory.tree import Entry, RootTree, TreeBuilder, merged
 
 _NOT_PROGRAMS = ("usr/lib/modules/", "boot/")
@@ -34,6 +36,7 @@ def build_tree(
     tools: Tools,
     work: Path,
     cache: Path,
+    announce: Callable[[str, str], None] = silent,
 ) -> RootTree:
     """Put the tree of a minimal image together.
 
@@ -43,6 +46,7 @@ def build_tree(
         tools: Host programs (depmod).
         work: A directory for the result.
         cache: The directory of all caches; compressed kernels are kept in it.
+        announce: Told what is going on; it is over too soon to say more than its name.
 
     Raises:
         BuildError: A file, library or module is missing, or of another architecture.
@@ -54,11 +58,11 @@ def build_tree(
         epoch = max(deb.built_at(file) for file in files.values())
     tree = TreeBuilder()
     with deb.opened(files[plan.kernel.name]) as archive:
-        recipe = plan.template.minimal
+        recipe = _recipe(plan)
         kernel = read_kernel(archive, recipe.modules, recipe.optional_modules)
     tree.add_file(f"boot/{_kernel_name(kernel)}", _stored(kernel.image, plan, cache))
     _add_modules(tree, kernel, tools, work)
-    for name, patterns in plan.template.minimal.packages.items():
+    for name, patterns in _recipe(plan).packages.items():
         _add_package(tree, name, files[name], patterns)
     _add_own_files(tree, plan)
     _check_programs(tree, plan)
@@ -68,9 +72,15 @@ def build_tree(
     return RootTree(tar, f"boot/{_kernel_name(kernel)}", initramfs, epoch)
 
 
+def _recipe(plan: BuildPlan) -> MinimalTree:
+    if not isinstance(plan.template.recipe, MinimalTree):
+        raise BuildError(f"the image {plan.template.name} is not of `builder: minimal`")
+    return plan.template.recipe
+
+
 def _stored(image: bytes, plan: BuildPlan, cache: Path) -> bytes:
     """Return the kernel as the template wants it stored on the disk."""
-    if plan.template.minimal.kernel_compression == "none":
+    if _recipe(plan).kernel_compression == "none":
         return image
     return compressed(image, cache / "kernels")
 
@@ -118,13 +128,14 @@ def _add_package(tree: TreeBuilder, name: str, file: Path, patterns: tuple[str, 
 
 
 def _add_own_files(tree: TreeBuilder, plan: BuildPlan) -> None:
-    recipe = plan.template.minimal
+    recipe = _recipe(plan)
     for name in recipe.applets:
         tree.add_link(f"usr/bin/{name}", "busybox")
     for name in recipe.directories:
         tree.add_directory(name)
-    for path in sorted(plan.overlay.rglob("*")):
-        name = str(path.relative_to(plan.overlay))
+    overlay = plan.beside(recipe.overlay)
+    for path in sorted(overlay.rglob("*")):
+        name = str(path.relative_to(overlay))
         if path.is_symlink():
             tree.add_link(name, str(path.readlink()))
         elif path.is_file():
@@ -144,7 +155,7 @@ def _guest_config(tree: TreeBuilder, plan: BuildPlan) -> bytes:
     """Fill the template's decisions into the guest's configuration, a file of KEY=value."""
     values = {
         "DEFAULT_USER": plan.template.default_user,
-        "CONSOLE_PASSWORD_HASH": plan.template.minimal.console_password or "",
+        "CONSOLE_PASSWORD_HASH": _recipe(plan).console_password or "",
     }
     entry = tree.entries.get(CONFIG, Entry(0o644, content=b""))
     lines = (entry.content or b"").decode().splitlines()
@@ -187,7 +198,7 @@ def _initramfs_files(
     tree: TreeBuilder, plan: BuildPlan, kernel: Kernel
 ) -> tuple[tuple[str, str], ...]:
     """Name the files of the initramfs: (path inside it, path of the real file in the tree)."""
-    recipe = plan.template.minimal
+    recipe = _recipe(plan)
     pairs = {"init": merged(recipe.initramfs_script)}
     for program in recipe.initramfs_programs:
         _add_with_libraries(pairs, tree, program)

@@ -1,0 +1,226 @@
+"""A whole Debian as a tree: mmdebstrap installs it, the template's customisation finishes it."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import textwrap
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from debian.debfile import DebFile
+from filelock import FileLock
+
+from imagefactory.errors import BuildError
+from imagefactory.packages import deb
+from imagefactory.packages.apt import Package
+from imagefactory.packages.tools import Tools
+from imagefactory.plan import BuildPlan
+from imagefactory.progress import silent
+from imagefactory.rootfs.debian_inside import SPEC, Account, Action, Base, Spec, WholeFile
+from imagefactory.sandbox.namespace import run_inside
+from imagefactory.template import DebianTree, Step, User
+from imagefactory.tree import RootTree
+
+_TIMEOUT = 3600.0
+"""Seconds for a whole tree; plain emulation of a large one takes twenty minutes."""
+
+_CLOUD_CONFIG = "etc/cloud/cloud.cfg.d/90_imagefactory.cfg"
+
+
+def build_tree(
+    plan: BuildPlan,
+    package_file: Callable[[Package], Path],
+    tools: Tools,
+    work: Path,
+    cache: Path,
+    announce: Callable[[str, str], None] = silent,
+) -> RootTree:
+    """Install a Debian and customise it, in namespaces of its own.
+
+    Args:
+        plan: What to build.
+        package_file: Finds a package's verified file.
+        tools: Not needed here; every builder is called alike.
+        work: A directory for the result.
+        cache: The directory of all caches; uncustomised trees are kept in it.
+        announce: Told what is going on.
+
+    Raises:
+        HostError: This host gives no namespaces.
+        BuildError: A package could not be installed, or a step of the customisation failed.
+        PackageError: A package's file is damaged.
+    """
+    recipe = _recipe(plan)
+    files = {package: package_file(package) for package in plan.image_packages}
+    epoch = plan.epoch
+    if epoch is None:
+        epoch = max(deb.built_at(file) for file in files.values())
+    base = cache / "trees" / f"{_base_key(plan, recipe, epoch)}.tar"
+    base.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{base}.lock"):
+        spec = Spec(
+            tree=str(work / "tree"),
+            base=Base(
+                tar=str(base),
+                repository=str(work / "repository"),
+                architecture=plan.profile.names.deb,
+                packages=tuple(package.name for package in plan.image_packages),
+                preseed=recipe.preseed,
+            ),
+            epoch=epoch,
+            actions=tuple(_action(step, plan) for step in _steps(plan, recipe)),
+            files=_generated_files(plan, recipe),
+            accounts=tuple(
+                Account(
+                    name=user.name,
+                    groups=user.groups,
+                    shell=user.shell,
+                    password_hash=user.password_hash or "*",
+                )
+                for user in recipe.users
+            ),
+            locale=recipe.locale,
+            timezone=recipe.timezone,
+            result=str(work / "root.tar"),
+        )
+        if not base.exists():
+            announce("tree", f"installing {len(files)} packages")
+            _write_repository(files, Path(spec.base.repository))
+        told = work / "tree.json"
+        told.write_bytes(SPEC.dump_json(spec))
+        said: dict[str, str] = {}
+
+        def listen(event: str, text: str) -> None:
+            said[event] = text
+            if event == "progress":
+                announce("tree", text)
+
+        run_inside(
+            "imagefactory.rootfs.debian_inside",
+            told,
+            log=work / "tree.log",
+            timeout=_TIMEOUT,
+            listen=listen,
+        )
+    return RootTree(Path(spec.result), said["kernel"], (said["initramfs"],), epoch)
+
+
+def _recipe(plan: BuildPlan) -> DebianTree:
+    if not isinstance(plan.template.recipe, DebianTree):
+        raise BuildError(f"the image {plan.template.name} is not of `builder: debian`")
+    return plan.template.recipe
+
+
+def _base_key(plan: BuildPlan, recipe: DebianTree, epoch: int) -> str:
+    """Digest of all that decides the tree before its customisation."""
+    content = {
+        "packages": [package.sha256 for package in plan.image_packages],
+        "preseed": recipe.preseed,
+        "epoch": epoch,
+        "code": hashlib.sha256(
+            (Path(__file__).parent / "debian_inside.py").read_bytes()
+        ).hexdigest(),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _write_repository(files: dict[Package, Path], directory: Path) -> None:
+    """Show the plan's packages, and no others, to apt as a repository of files."""
+    directory.mkdir()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        stanzas = list(pool.map(_stanza, files, files.values(), itertools.repeat(directory)))
+    (directory / "Packages").write_text("\n".join(stanzas), encoding="utf-8")
+
+
+def _stanza(package: Package, file: Path, directory: Path) -> str:
+    name = f"{package.name}_{package.version.replace(':', '%3a')}_{package.architecture}.deb"
+    (directory / name).symlink_to(file)
+    with DebFile(str(file)) as archive:
+        stanza = archive.debcontrol()
+    stanza["Filename"] = f"./{name}"
+    stanza["Size"] = str(package.size)
+    stanza["SHA256"] = package.sha256
+    return str(stanza)
+
+
+def _steps(plan: BuildPlan, recipe: DebianTree) -> tuple[Step, ...]:
+    overlay = (
+        (Step.model_validate({"copy": {"from": recipe.overlay, "to": "."}}),)
+        if recipe.overlay
+        else ()
+    )
+    return (*overlay, *plan.template.customize)
+
+
+def _action(step: Step, plan: BuildPlan) -> Action:
+    if step.copy_:
+        source = plan.beside(step.copy_.source)
+        mode = int(step.copy_.mode, 8) if step.copy_.mode else None
+        return Action("copy", str(source), step.copy_.to, mode, step.copy_.owner)
+    if step.script:
+        return Action("script", str(plan.beside(step.script)))
+    if step.run:
+        return Action("run", step.run)
+    verb = next(name for name in ("enable", "disable", "mask") if getattr(step, name))
+    return Action("systemctl", verb, " ".join(getattr(step, verb)))
+
+
+def _generated_files(plan: BuildPlan, recipe: DebianTree) -> tuple[WholeFile, ...]:
+    """What a tree says of its disk, its cloud and its repositories."""
+    files = {
+        "etc/fstab": plan.fstab,
+        "etc/default/grub.d/50_imagefactory.cfg": _grub_defaults(plan),
+        _CLOUD_CONFIG: _cloud_config(plan, recipe),
+    }
+    if recipe.guest_repositories:
+        files["etc/apt/sources.list"] = "".join(
+            f"deb [signed-by={repository.keyring}] {repository.mirror} {repository.suite} "
+            f"{' '.join(repository.components)}\n"
+            for repository in (*plan.template.repositories, *plan.template.extra_repositories)
+        )
+    return (
+        *(WholeFile(path, content) for path, content in files.items()),
+        *itertools.chain.from_iterable(map(_files_of_user, recipe.users)),
+    )
+
+
+def _files_of_user(user: User) -> list[WholeFile]:
+    files = []
+    if user.authorized_keys:
+        keys = "".join(f"{key}\n" for key in user.authorized_keys)
+        files.append(WholeFile(f"home/{user.name}/.ssh/authorized_keys", keys, 0o600, user.name))
+    if user.sudo:
+        rule = f"{user.name} ALL=(ALL) NOPASSWD:ALL\n"
+        files.append(WholeFile(f"etc/sudoers.d/{user.name}", rule, 0o440))
+    return files
+
+
+def _grub_defaults(plan: BuildPlan) -> str:
+    """What the guest's own update-grub needs to write the configuration that we wrote first."""
+    return textwrap.dedent(f"""\
+        # Written by imagefactory.
+        GRUB_CMDLINE_LINUX="{" ".join(plan.kernel_arguments)}"
+        GRUB_CMDLINE_LINUX_DEFAULT=""
+        GRUB_TERMINAL="console serial"
+        GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
+        GRUB_DISABLE_OS_PROBER=true
+        GRUB_TIMEOUT=0
+        """)
+
+
+def _cloud_config(plan: BuildPlan, recipe: DebianTree) -> str:
+    """The default user and the order of datasources, for cloud-init; JSON is YAML too."""
+    user = {
+        "name": plan.template.default_user,
+        "lock_passwd": True,
+        "gecos": "Cloud user",
+        "groups": list(recipe.groups),
+        "sudo": ["ALL=(ALL) NOPASSWD:ALL"],
+        "shell": "/bin/bash",
+    }
+    settings = {"datasource_list": list(recipe.datasources), "system_info": {"default_user": user}}
+    return f"# Written by imagefactory.\n{json.dumps(settings, indent=2)}\n"

@@ -1,0 +1,292 @@
+"""The part of the Debian builder that runs inside its namespaces, as root of the tree.
+
+``python -m imagefactory.rootfs.debian_inside spec.json``; it imports little, for it is started
+for each build.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from imagefactory import run
+from imagefactory.errors import BuildError, ImageFactoryError
+from imagefactory.sandbox.chroot import Chroot, entered, follow, rooted
+from imagefactory.sandbox.namespace import tell
+
+
+@dataclass(frozen=True)
+class Base:
+    """The tree before its customisation: in the cache, or made from packages."""
+
+    tar: str
+    repository: str
+    architecture: str
+    packages: tuple[str, ...]
+    preseed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Action:
+    """One step of the customisation."""
+
+    kind: Literal["copy", "script", "run", "systemctl"]
+    what: str
+    to: str = ""
+    mode: int | None = None
+    owner: str = "root:root"
+
+
+@dataclass(frozen=True)
+class WholeFile:
+    """A file whose content was decided outside."""
+
+    path: str
+    content: str
+    mode: int = 0o644
+    owner: str = "root"
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user that is made in the tree."""
+
+    name: str
+    groups: tuple[str, ...]
+    shell: str
+    password_hash: str
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything the inside needs to know; paths are the host's."""
+
+    tree: str
+    base: Base
+    epoch: int
+    actions: tuple[Action, ...]
+    files: tuple[WholeFile, ...]
+    accounts: tuple[Account, ...]
+    locale: str
+    timezone: str
+    result: str
+
+
+SPEC = TypeAdapter(Spec)
+
+_LEFTOVERS = (
+    # Of this machine and this build.
+    *("etc/ssh/ssh_host_*", "etc/hostname", "var/lib/dbus/machine-id"),
+    *("var/lib/systemd/random-seed", "var/lib/systemd/credential.secret", "root/.bash_history"),
+    *("run/*", "tmp/*", "var/tmp/*", "root/.cache", "root/.wget-hsts"),
+    # Package lists and caches, which are out of date the day after.
+    *("var/lib/apt/lists/*", "var/cache/apt/*", "var/cache/debconf/*-old"),
+    # Times and orders that differ from build to build, and nobody needs.
+    *("var/lib/dpkg/*-old", "var/cache/ldconfig/aux-cache", "etc/.pwd.lock"),
+    *("etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-", "etc/subgid-"),
+)
+"""Globs of what may not stay in an image."""
+
+_LOGS = "var/log"
+
+
+def build(spec: Spec) -> None:
+    """Make or unpack the base, customise it, clean it, write the result."""
+    tree = Path(spec.tree)
+    tree.mkdir(exist_ok=True)
+    # In memory: nothing to clean up whatever happens, and no program waits for a disk.
+    run.run(["mount", "-t", "tmpfs", "-o", "mode=755,size=90%,nr_inodes=0", "tmpfs", tree])
+    env = {"SOURCE_DATE_EPOCH": str(spec.epoch)}
+    base = Path(spec.base.tar)
+    if base.exists():
+        tell("progress", "unpacking the base from the cache")
+        run.run(["tar", "--extract", "--numeric-owner", "-p", "-C", tree, "-f", base])
+    else:
+        _bootstrap(spec.base, tree, env)
+        partial = base.with_suffix(".partial")
+        _pack(tree, partial, spec.epoch)
+        partial.replace(base)
+    tell("progress", "customising")
+    _customize(spec, tree, env)
+    _clean(tree)
+    for name, pattern in (("kernel", "vmlinu[xz]-*"), ("initramfs", "initrd.img-*")):
+        found = sorted((tree / "boot").glob(pattern))
+        if len(found) != 1:
+            names = ", ".join(path.name for path in found) or "none"
+            raise ImageFactoryError(f"the tree should have one {name} in /boot, it has: {names}")
+        tell(name, str(found[0].relative_to(tree)))
+    tell("progress", "packing the tree")
+    _pack(tree, Path(spec.result), spec.epoch)
+
+
+def _bootstrap(base: Base, tree: Path, env: dict[str, str]) -> None:
+    hooks = []
+    if base.preseed:
+        answers = Path(base.repository) / "preseed"
+        answers.write_text("".join(f"{line}\n" for line in base.preseed), encoding="utf-8")
+        hooks = [f'--essential-hook=chroot "$1" debconf-set-selections <{answers}']
+    follow(
+        [
+            *("mmdebstrap", "--mode=root", "--variant=essential", "--format=directory"),
+            f"--architectures={base.architecture}",
+            # The tree is a mount point; device nodes are the running guest's business.
+            "--skip=check/empty,check/qemu,output/dev,output/mknod",
+            f"--include={','.join(base.packages)}",
+            *hooks,
+            *("", str(tree), f"deb [trusted=yes] copy://{base.repository} ./"),
+        ],
+        # The kernel's package would make an initramfs that the next trigger makes again.
+        env={**env, "INITRD": "No"},
+    )
+    with entered(tree, env) as chroot:
+        tell("progress", "making the initramfs")
+        chroot.run(["update-initramfs", "-c", "-k", "all"])
+
+
+def _customize(spec: Spec, tree: Path, env: dict[str, str]) -> None:
+    with entered(tree, env) as chroot:
+        for account in spec.accounts:
+            _add_user(account, chroot)
+        for file in spec.files:
+            _write(file, chroot)
+        _settle(spec, chroot)
+        for action in spec.actions:
+            _ACTIONS[action.kind](action, chroot)
+
+
+def _add_user(account: Account, chroot: Chroot) -> None:
+    groups = ("--groups", ",".join(account.groups)) if account.groups else ()
+    password = ("--password", account.password_hash)
+    words = ["useradd", "--create-home", "--shell", account.shell, *groups, *password]
+    chroot.run([*words, account.name])
+
+
+def _write(file: WholeFile, chroot: Chroot) -> None:
+    with rooted(chroot.tree):
+        path = Path("/", file.path)
+        _replace(path, file.content.encode(), file.mode)
+    if file.owner != "root":
+        chroot.run(["chown", "-R", f"{file.owner}:", f"/{Path(file.path).parent}"])
+        chroot.run(["chmod", "0700", f"/{Path(file.path).parent}"])
+
+
+def _replace(path: Path, content: bytes, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+    path.chmod(mode)
+
+
+def _settle(spec: Spec, chroot: Chroot) -> None:
+    with rooted(chroot.tree):
+        zone = Path("/etc/localtime")
+        zone.unlink(missing_ok=True)
+        zone.symlink_to(f"/usr/share/zoneinfo/{spec.timezone}")
+        _replace(Path("/etc/timezone"), f"{spec.timezone}\n".encode(), 0o644)
+        _replace(Path("/etc/default/locale"), f"LANG={spec.locale}\n".encode(), 0o644)
+        if not zone.exists():
+            raise BuildError(f"there is no time zone {spec.timezone!r} in the tree")
+    if not spec.locale.startswith("C."):
+        charset = spec.locale.partition(".")[2] or "ISO-8859-1"
+        with rooted(chroot.tree):
+            _replace(Path("/etc/locale.gen"), f"{spec.locale} {charset}\n".encode(), 0o644)
+        chroot.run(["locale-gen"])
+
+
+def _copy(action: Action, chroot: Chroot) -> None:
+    source = Path(action.what)
+    target = Path("/", action.to)
+    pairs = [(source, target)] if source.is_file() else _files_below(source, target)
+    for origin, copied in pairs:
+        link = origin.readlink() if origin.is_symlink() else None
+        content = b"" if link else origin.read_bytes()
+        # Only the executable bit is the template's; the rest would be the umask's.
+        plain = 0o755 if not link and origin.stat().st_mode & 0o100 else 0o644
+        with rooted(chroot.tree):
+            if link:
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                copied.unlink(missing_ok=True)
+                copied.symlink_to(link)
+            else:
+                _replace(copied, content, plain if action.mode is None else action.mode)
+        if action.owner != "root:root":
+            chroot.run(["chown", "--no-dereference", action.owner, str(copied)])
+
+
+def _files_below(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    return [
+        (path, target / path.relative_to(source))
+        for path in sorted(source.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    ]
+
+
+def _script(action: Action, chroot: Chroot) -> None:
+    inside = chroot.tree / "run/imagefactory-step"
+    inside.write_bytes(Path(action.what).read_bytes())
+    inside.chmod(0o755)
+    chroot.run(["/run/imagefactory-step"])
+
+
+def _run(action: Action, chroot: Chroot) -> None:
+    chroot.run(["/bin/sh", "-ec", action.what])
+
+
+def _systemctl(action: Action, chroot: Chroot) -> None:
+    chroot.run(["systemctl", action.what, *action.to.split()])
+
+
+_ACTIONS = {"copy": _copy, "script": _script, "run": _run, "systemctl": _systemctl}
+
+
+def _clean(tree: Path) -> None:
+    with rooted(tree):
+        root = Path("/")
+        for pattern in _LEFTOVERS:
+            for path in list(root.glob(pattern)):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        for path in list((root / _LOGS).rglob("*")):
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+        # systemd fills an empty one at the first boot, even while / is still read-only.
+        Path("/etc/machine-id").write_bytes(b"")
+        resolver = Path("/etc/resolv.conf")
+        resolver.unlink(missing_ok=True)
+        if Path("/usr/lib/systemd/systemd-resolved").exists():
+            resolver.symlink_to("../run/systemd/resolve/stub-resolv.conf")
+
+
+def _pack(tree: Path, target: Path, epoch: int) -> None:
+    """Write a tree as a tar: sorted, no time after the epoch, numbers for owners."""
+    header = "exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"
+    run.run(
+        [
+            *("tar", "--create", "--sort=name", "--numeric-owner", "--one-file-system"),
+            *(f"--mtime=@{epoch}", "--clamp-mtime", "--format=posix", f"--pax-option={header}"),
+            *("--xattrs", "--xattrs-include=*", "-C", tree, "-f", target, "."),
+        ]
+    )
+
+
+def main() -> int:
+    """Do what the spec says; a failure is told to the process outside."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        build(SPEC.validate_json(Path(sys.argv[1]).read_bytes()))
+    except ImageFactoryError as error:
+        tell("failure", error.message)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Running a tree's own programs, inside a sandbox's namespaces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagefactory import run
+from imagefactory.errors import CommandError
+from imagefactory.sandbox.namespace import tell
+
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
+
+_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LC_ALL": "C.UTF-8",
+    "DEBIAN_FRONTEND": "noninteractive",
+    "SYSTEMD_OFFLINE": "1",
+}
+"""All that a program of the tree learns of its surroundings."""
+
+_TIMEOUT = 3600.0
+
+
+@dataclass(frozen=True)
+class Chroot:
+    """A tree whose programs can be run; see `entered`."""
+
+    tree: Path
+    env: Mapping[str, str]
+
+    def run(self, argv: Sequence[str], *, stdin: str | None = None) -> run.Completed:
+        """Run a program of the tree as its root.
+
+        Raises:
+            CommandError: It failed.
+        """
+        variables = [f"{name}={value}" for name, value in {**_ENVIRONMENT, **self.env}.items()]
+        words: list[str | Path] = ["chroot", self.tree, "/usr/bin/env", "-i", *variables, *argv]
+        sys.stderr.write(f"# {' '.join(argv)}\n")
+        done = run.run(words, stdin=stdin, timeout=_TIMEOUT)
+        sys.stderr.write(done.stdout + done.stderr)
+        sys.stderr.flush()
+        return done
+
+
+@contextlib.contextmanager
+def entered(tree: Path, env: Mapping[str, str]) -> Iterator[Chroot]:
+    """Give a tree what its programs expect (/dev, /proc, /sys, /run, /tmp) and take it away again.
+
+    Nothing that they write there stays in the tree.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, kind in (("dev", "tmpfs"), ("proc", "proc"), ("sys", "sysfs"), ("run", "tmpfs")):
+            stack.enter_context(mounted(tree / name, "-t", kind, kind))
+        stack.enter_context(mounted(tree / "tmp", "-t", "tmpfs", "-o", "mode=1777", "tmpfs"))
+        for name in _DEVICES:
+            node = tree / "dev" / name
+            node.touch()
+            stack.enter_context(mounted(node, "--bind", f"/dev/{name}"))
+        for name, target in _LINKS.items():
+            (tree / "dev" / name).symlink_to(target)
+        (tree / "run/lock").mkdir()
+        yield Chroot(tree, env)
+
+
+@contextlib.contextmanager
+def rooted(tree: Path) -> Iterator[None]:
+    """Make a tree this process's own root for the time of a block.
+
+    Whoever writes files into a tree from outside follows its absolute links out of it; inside,
+    there is nowhere else. Nothing may be imported in the block: it would come from the tree.
+    """
+    outside = os.open("/", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.chroot(tree)
+        os.chdir("/")
+        yield
+    finally:
+        os.fchdir(outside)
+        os.chroot(".")
+        os.close(outside)
+
+
+@contextlib.contextmanager
+def mounted(target: Path, *how: str) -> Iterator[None]:
+    """Mount something for the time of a block."""
+    if not target.exists():
+        target.mkdir()
+    run.run(["mount", *how, target])
+    try:
+        yield
+    finally:
+        # Lazily: a daemon that a script left behind dies with the namespace.
+        run.run(["umount", "--lazy", target])
+
+
+def follow(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
+    """Run a program whose ``I:`` lines are its progress; all it says goes to the log.
+
+    Raises:
+        CommandError: It failed.
+    """
+    last: list[str] = []
+    with run.started(argv, env=env, stdout=sys.stderr.buffer, stderr=run.PIPE) as process:
+        for line in process.stderr or ():
+            sys.stderr.write(line)
+            last = [*last[-11:], line.rstrip()]
+            if line.startswith("I: "):
+                tell("progress", line[3:].strip())
+        process.wait()
+    sys.stderr.flush()
+    if process.returncode:
+        name = Path(argv[0]).name
+        raise CommandError(f"{name} failed with status {process.returncode}: " + "\n".join(last))
