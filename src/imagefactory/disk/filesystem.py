@@ -37,7 +37,8 @@ def make_ext4(
         disk: The disk's file, all zeroes where the partition lies: mke2fs writes none itself
             (``assume_storage_prezeroed``), so journal and inode tables stay holes in the file.
         partition: Where on the disk.
-        tar: The tree; owners, modes and extended attributes are taken as they stand in it.
+        tar: The tree; owners, modes and capabilities are taken as they stand in it. Of extended
+            attributes mke2fs 1.47 takes no other from a tar: no labels of SELinux.
             Blocks and inodes are given out in its order (`imagefactory.tree`, "Order").
         identity: Its UUID; the directory hash seed is derived from it.
         epoch: Seconds since 1970 for all its times.
