@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -8,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagefactory.errors import BuildError
-from imagefactory.tree import RootTree, TreeBuilder, append_file, merged
+from imagefactory.run import run
+from imagefactory.tree import (
+    RootTree,
+    TreeBuilder,
+    append_file,
+    check_tar,
+    list_command,
+    merged,
+    ordered,
+    read_listing,
+    tar_command,
+    write_listing,
+)
 
 
 def small_tree() -> TreeBuilder:
@@ -119,3 +133,158 @@ def test_a_file_can_be_appended_to_a_finished_tree(tmp_path: Path) -> None:
         member = archive.extractfile("boot/grub/grub.cfg")
         assert member
         assert member.read() == b"boot\n"
+
+
+def tar_of(directory: Path, work: Path, base: list[bytes] | None = None) -> Path:
+    """Make a tar of a directory as a builder does."""
+    run(list_command(directory, work / "listing"))
+    write_listing(ordered(read_listing(work / "listing"), base or ()), work / "listing")
+    run(tar_command(directory, work / "tar", work / "listing", 1_000_000))
+    return work / "tar"
+
+
+def write_files(directory: Path) -> None:
+    """Write a small tree with what trees hold besides plain files."""
+    (directory / "usr/bin").mkdir(parents=True)
+    su = directory / "usr/bin/su"
+    su.write_bytes(b"su")
+    su.chmod(0o4755)
+    (directory / "etc").mkdir()
+    (directory / "etc/hard").hardlink_to(su)
+    (directory / "etc/soft").symlink_to("../usr/" + 40 * "long/")
+    (directory / ("etc/" + 120 * "n")).mkdir()
+    (directory / ("etc/" + 120 * "n") / (120 * "m")).write_bytes(b"deep")
+    (directory / "-option").write_bytes(b"")
+    (directory / "new\nline").write_bytes(b"")
+    os.mkfifo(directory / "etc/fifo")
+    with (directory / "etc/sparse").open("wb") as stream:
+        stream.truncate(100_000)
+    os.utime(directory / "etc/sparse", ns=(5, 999_999_999_999))
+    os.utime(directory / "etc/soft", ns=(5, 5_000_000_000_000_000), follow_symlinks=False)
+
+
+def test_a_directory_becomes_the_same_tar_every_time(tmp_path: Path) -> None:
+    written = set()
+    for number in range(2):
+        work = tmp_path / str(number)
+        write_files(work / "tree")
+        written.add(tar_of(work / "tree", work).read_bytes())
+        written.add(tar_of(work / "tree", work).read_bytes())
+    assert len(written) == 1
+    with tarfile.open(tmp_path / "0/tar") as archive:
+        members = {member.name: member for member in archive}
+    names = ["usr", "usr/bin", "usr/bin/su", "-option", "etc", "etc/fifo", "etc/hard"]
+    long = "etc/" + 120 * "n"
+    assert list(members) == [
+        *names, long, f"{long}/{120 * 'm'}", "etc/soft", "etc/sparse", "new\nline"
+    ]  # fmt: skip
+    assert members["usr/bin/su"].mode == 0o4755
+    assert (members["etc/hard"].islnk(), members["etc/hard"].linkname) == (True, "usr/bin/su")
+    assert members["etc/soft"].linkname == "../usr/" + 40 * "long/"
+    assert members["etc/soft"].mtime == 1_000_000
+    assert members["etc/sparse"].mtime == 999
+    assert members["etc/fifo"].isfifo()
+    assert {(member.uname, member.gname) for member in members.values()} == {("", "")}
+    assert check_tar(tmp_path / "0/tar") == list(members)
+
+
+def test_names_need_not_be_utf8(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    name = "caf\udce9"
+    (tree / name).write_bytes(b"1")
+    assert check_tar(tar_of(tree, tmp_path)) == [name]
+    with tarfile.open(tmp_path / "tar") as archive:
+        assert archive.getmember(name).pax_headers["hdrcharset"] == "BINARY"
+
+
+def test_attributes_are_kept(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(b"1")
+    try:
+        os.setxattr(tree / "file", "user.note", b"kept")
+    except OSError:
+        pytest.skip("this filesystem has no extended attributes")
+    with tarfile.open(tar_of(tree, tmp_path)) as archive:
+        assert archive.getmember("file").pax_headers["SCHILY.xattr.user.note"] == "kept"
+
+
+def test_what_customisation_added_comes_last() -> None:
+    base = [b"etc", b"etc/a", b"usr", b"usr/b", b"usr/z", b"var", b"var/gone"]
+    names = [b"var", b"usr/new", b"usr/z", b"etc/new", b"etc", b"usr", b"etc/a", b"usr/b", b"opt"]
+    assert ordered(names, base) == [
+        *(b"usr", b"usr/b", b"usr/z", b"etc", b"etc/a", b"var"),
+        *(b"usr/new", b"etc/new", b"opt"),
+    ]
+
+
+def test_what_is_left_out_takes_along_what_is_below_it() -> None:
+    names = [b"var", b"var/log", b"var/log/a", b"var/log/a/b", b"var/logs", b"tmp", b"tmp/x"]
+    assert ordered(names, exclude=["var/log", "tmp/*"]) == [b"tmp", b"var", b"var/logs"]
+
+
+NAMES = st.lists(st.sampled_from([b"usr", b"a", b"-", b"z"]), min_size=1, max_size=4)
+
+
+@given(st.sets(NAMES.map(b"/".join)), st.sets(NAMES.map(b"/".join)), st.booleans())
+def test_parents_come_before_children(tree: set[bytes], base: set[bytes], cut: bool) -> None:
+    def whole(names: set[bytes]) -> set[bytes]:
+        return {b"/".join(n.split(b"/")[:i]) for n in names for i in range(1, 5)}
+
+    everything = whole(tree)
+    order = ordered(everything, whole(base), ["*z*"] if cut else [])
+    assert set(order) == {name for name in everything if not (cut and b"z" in name)}
+    for at, name in enumerate(order):
+        parent = name.rpartition(b"/")[0]
+        assert not parent or parent in order[:at]
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+@pytest.mark.parametrize(
+    ("members", "complaint"),
+    [
+        ([member("/etc")], "no path inside the tree"),
+        ([member("../etc")], "no path inside the tree"),
+        ([member("a", tarfile.DIRTYPE), member("a/../b")], "no path inside the tree"),
+        ([member("a/b")], "its parent is no directory"),
+        ([member("a", tarfile.SYMTYPE, "/"), member("a/b")], "its parent is no directory"),
+        ([member("a"), member("./a")], "in the tree twice"),
+        ([member("a", tarfile.LNKTYPE, "b"), member("b")], "hard link to nothing"),
+        ([member("a", tarfile.DIRTYPE), member("b", tarfile.LNKTYPE, "a")], "hard link to nothing"),
+    ],
+)
+def test_an_unsound_tar_is_refused(
+    members: list[tarfile.TarInfo], complaint: str, tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "tar", "w") as archive:
+        for info in members:
+            archive.addfile(info)
+    with pytest.raises(BuildError, match=complaint):
+        check_tar(tmp_path / "tar")
+
+
+def test_a_sound_tar_is_read_with_or_without_a_dot(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "tar", "w") as archive:
+        for info in (member("./", tarfile.DIRTYPE), member("./a/", tarfile.DIRTYPE)):
+            archive.addfile(info)
+        archive.addfile(member("a/b"))
+        archive.addfile(member("./c", tarfile.LNKTYPE, "./a/b"))
+        archive.addfile(member("a", tarfile.DIRTYPE))
+    assert check_tar(tmp_path / "tar") == ["a", "a/b", "c"]
+
+
+def test_a_cut_tar_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "tar", "w") as archive:
+        info = member("a")
+        info.size = 100_000
+        archive.addfile(info, io.BytesIO(bytes(info.size)))
+    content = (tmp_path / "tar").read_bytes()
+    (tmp_path / "tar").write_bytes(content[:50_000])
+    with pytest.raises(BuildError, match="not a whole tar"):
+        check_tar(tmp_path / "tar")

@@ -68,7 +68,9 @@ def build(
             build_tree = BUILDERS[plan.template.builder]
             tree = build_tree(plan, pool.take, disk_tools, scratch, factory.cache, factory.announce)
         with stages.stage("disk", f"{', '.join(plan.boot)}; qcow2"):
-            disk = make_disk(plan, tree, pool.take, disk_tools, boot_tools, scratch)
+            disk = make_disk(
+                plan, tree, pool.take, disk_tools, boot_tools, scratch, factory.cache
+            )
         finished = work / "result"
         finished.mkdir()
         disk = disk.moved_to(finished)

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from imagefactory import __version__, properties, run
+from imagefactory import __version__, identifiers, properties, run
 from imagefactory.arch import ArchProfile
 from imagefactory.errors import ConfigError
 from imagefactory.packages.apt import Apt, Package, sha256_of
@@ -29,7 +29,7 @@ from imagefactory.template import (
 _NAMESPACE = uuid.UUID("5b0f7a0c-6d2e-5c0b-9e0e-1f8a3f1c7d10")
 """Random, ours: the root of all identifiers that are derived from a plan's digest."""
 
-_BUILDING_CODE = ("packages", "rootfs", "sandbox", "disk", "tree.py", "plan.py")
+_BUILDING_CODE = ("packages", "rootfs", "sandbox", "disk", "tree.py", "identifiers.py", "plan.py")
 """The parts of this package whose code decides what an image's bytes are."""
 
 
@@ -93,13 +93,8 @@ class BuildPlan:
     @property
     def fstab(self) -> str:
         """What `fstab` says: the root filesystem and, where the disk has one, the ESP."""
-        root = self.identifier("root filesystem")
-        lines = [f"UUID={root} / ext4 rw,discard,errors=remount-ro 0 1\n"]
-        if any(method.startswith("uefi") for method in self.boot):
-            serial = f"{self.identifier('esp filesystem').int & 0xFFFFFFFF:08X}"
-            volume = f"UUID={serial[:4]}-{serial[4:]}"
-            lines.append(f"{volume} /boot/efi vfat defaults,umask=0077 0 1\n")
-        return "".join(lines)
+        has_esp = any(method.startswith("uefi") for method in self.boot)
+        return identifiers.fstab(self.identifier, "/boot/efi" if has_esp else None)
 
     def beside(self, path: str) -> Path:
         """Return a file that the template names by its path beside itself."""

@@ -1,11 +1,27 @@
-"""A root filesystem as a tar: owned by no host user, the same bytes on every host."""
+"""A root filesystem as a tar: owned by no host user, the same bytes on every host.
+
+Order: mke2fs gives out inodes and blocks in the order of the tar, so an entry that appears,
+vanishes or changes its size moves everything behind it, and what moved is compressed anew (a
+file of 10 KB in a tree of 540 MB: 5 % of the disk stays where it was if it comes at the front,
+75 % in the middle, 99.5 % at the end). So what changes comes last: first what the base has in
+/usr, sorted; then the rest of the base (/boot, /etc, /var ...); last what customisation added.
+A change of the filesystem's UUID changes every checksum of its metadata: 13 % of the clusters of
+64 KiB, 27 % of those of 256 KiB.
+
+A tree that is a directory becomes such a tar by three steps: `list_command` and `tar_command`
+are run where the directory's owners are seen as they should be in the image (as root of the
+build's user namespace), `ordered` comes between them.
+"""
 
 from __future__ import annotations
 
+import fnmatch
 import io
+import os
 import posixpath
+import re
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +67,134 @@ class Entry:
     def is_directory(self) -> bool:
         """Neither content nor target: a directory."""
         return self.content is None and self.target is None
+
+
+def list_command(directory: Path, listing: Path) -> tuple[str, ...]:
+    """Return the command that writes the names of all entries of a directory into a file.
+
+    The names are relative, each followed by a NUL byte, in no order.
+    """
+    return ("find", str(directory), "-mindepth", "1", "-fprintf", str(listing), r"%P\0")
+
+
+def ordered(
+    names: Collection[bytes], base: Iterable[bytes] = (), exclude: Sequence[str] = ()
+) -> list[bytes]:
+    """Put names into the order of a tar (see the top of this module), parents before children.
+
+    Args:
+        names: The entries of the tree.
+        base: Those that were there before the customisation.
+        exclude: Patterns as of `fnmatch`, relative to the tree's root (``var/cache/apt/*``), of
+            entries to leave out together with what is below them; ``*`` matches slashes too.
+    """
+    known = frozenset(base)
+
+    def place(name: bytes) -> tuple[bool, bool, bytes]:
+        return name not in known, name.partition(b"/")[0] != b"usr", name
+
+    left_out = [re.compile(os.fsencode(fnmatch.translate(pattern))) for pattern in exclude]
+    kept = [name for name in names if not any(pattern.match(name) for pattern in left_out)]
+    if left_out:
+        gone = frozenset(names) - frozenset(kept)
+        kept = [name for name in kept if not any(above in gone for above in _above(name))]
+    return sorted(kept, key=place)
+
+
+def read_listing(listing: Path) -> list[bytes]:
+    """Read the names that `list_command` or `write_listing` wrote."""
+    return listing.read_bytes().split(b"\0")[:-1]
+
+
+def write_listing(names: Iterable[bytes], listing: Path) -> None:
+    """Write names for `tar_command`."""
+    listing.write_bytes(b"".join(name + b"\0" for name in names))
+
+
+def tar_command(directory: Path, tar: Path, listing: Path, epoch: int) -> tuple[str, ...]:
+    """Return the command that writes a directory's entries into a tar, the same bytes every time.
+
+    Owners are numbers, modes (setuid too), hard links, devices, capabilities and other extended
+    attributes are kept; sockets are left out. A capability is read as the image needs it only
+    inside the user namespace that it was set in (capabilities(7), "Namespaced file capabilities").
+
+    Args:
+        directory: The tree.
+        tar: The file to create.
+        listing: The names of the entries in the tar's order (`write_listing`).
+        epoch: Times after it become it; seconds since 1970.
+    """
+    # GNU tar's manual, "Controlling Extended Headers": by default their names hold its process's
+    # number. Without the record of the time, its whole seconds count.
+    options = ["exthdr.name=%d/PaxHeaders/%f", "delete=atime", "delete=ctime", "delete=mtime"]
+    if not _is_utf8(listing.read_bytes()):
+        # Otherwise libarchive, which mke2fs reads with, refuses those names. It is not asked for
+        # always, because it costs every entry 1 KiB of headers.
+        options.append("hdrcharset:=BINARY")
+    # Not --sparse: which holes a file has depends on the host's filesystem.
+    return (
+        *("tar", "--create", f"--file={tar}", f"--directory={directory}"),
+        *("--no-recursion", "--null", "--verbatim-files-from", f"--files-from={listing}"),
+        *(f"--mtime=@{epoch}", "--clamp-mtime", "--numeric-owner", "--format=posix"),
+        f"--pax-option={','.join(options)}",
+        *("--xattrs", "--xattrs-include=*", "--blocking-factor=2048"),
+    )
+
+
+def check_tar(tar: Path) -> list[str]:
+    """Read a tar that another tool made, and refuse what no sound tree has.
+
+    Returns:
+        The entries' paths, in the tar's order.
+
+    Raises:
+        BuildError: It is no tar; or a path leads out of the tree or through something that is
+            not a directory; or a hard link comes before its target; or a file is there twice.
+    """
+    kinds: dict[str, bytes] = {"": tarfile.DIRTYPE}
+    try:
+        with tarfile.open(tar, "r:", errors="surrogateescape") as archive:
+            for member in archive:
+                _check_member(member, kinds)
+    except tarfile.TarError as error:
+        raise BuildError(f"{tar} is not a whole tar: {error}") from error
+    kinds.pop("")
+    return list(kinds)
+
+
+def _check_member(member: tarfile.TarInfo, kinds: dict[str, bytes]) -> None:
+    path = member.name.removeprefix("./").rstrip("/")
+    if path in {"", "."} and member.isdir():
+        return
+    shown = ascii(member.name)
+    if any(part in {"", ".", ".."} for part in path.split("/")):
+        raise BuildError(f"the path {shown} is no path inside the tree")
+    parent = posixpath.dirname(path)
+    if kinds.get(parent) != tarfile.DIRTYPE:
+        raise BuildError(f"{shown}: its parent is no directory that comes before it")
+    if path in kinds and not (member.isdir() and kinds[path] == tarfile.DIRTYPE):
+        raise BuildError(f"{shown} is in the tree twice")
+    kind = member.type
+    if member.islnk():
+        kind = kinds.get(member.linkname.removeprefix("./"), b"")
+        if kind in {b"", tarfile.DIRTYPE}:
+            raise BuildError(f"{shown} is a hard link to nothing that comes before it")
+    kinds[path] = kind
+
+
+def _is_utf8(names: bytes) -> bool:
+    try:
+        names.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _above(name: bytes) -> Iterator[bytes]:
+    """Yield the directories that a name lies in, the nearest first."""
+    while b"/" in name:
+        name = name.rpartition(b"/")[0]
+        yield name
 
 
 class TreeBuilder:

@@ -11,6 +11,7 @@ from imagefactory import run
 from imagefactory.disk.filesystem import make_fat
 from imagefactory.disk.layout import SECTOR, Layout
 from imagefactory.errors import BuildError
+from imagefactory.identifiers import ESP_FILESYSTEM, ROOT_FILESYSTEM
 from imagefactory.packages.tools import Tools
 from imagefactory.plan import BuildPlan, boot_files, fill
 from imagefactory.template import GrubModules, UefiFiles
@@ -51,7 +52,7 @@ class Job:
     @property
     def stub(self) -> str:
         """The first configuration GRUB reads: find the root filesystem and go on there."""
-        root = self.plan.identifier("root filesystem")
+        root = self.plan.identifier(ROOT_FILESYSTEM)
         return (
             f"search --no-floppy --fs-uuid --set=root {root}\n"
             "set prefix=($root)/boot/grub\n"
@@ -61,7 +62,7 @@ class Job:
 
 def grub_configuration(plan: BuildPlan, kernel: str, initramfs: Iterable[str]) -> str:
     """Return grub.cfg; ``initrd`` joins all its files into one initramfs."""
-    root = plan.identifier("root filesystem")
+    root = plan.identifier(ROOT_FILESYSTEM)
     arguments = [f"root=UUID={root}", *plan.kernel_arguments]
     pieces = " ".join(f"/{path}" for path in initramfs)
     return (
@@ -178,7 +179,7 @@ def write_at(disk: Path, offset: int, content: bytes) -> None:
 def _write_esp(job: Job, disk: Path, files: dict[str, Path]) -> None:
     partition = job.layout.partition("esp")
     esp = job.work / "esp.img"
-    identity = job.plan.identifier("esp filesystem")
+    identity = job.plan.identifier(ESP_FILESYSTEM)
     make_fat(esp, files, partition.size, identity, job.epoch, job.disk_tools, job.log)
     write_at(disk, partition.start, esp.read_bytes())
 

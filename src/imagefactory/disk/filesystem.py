@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from imagefactory import run
+from imagefactory.disk.layout import Partition
+from imagefactory.identifiers import fat_serial
 from imagefactory.packages.tools import Tools
 
 _EXT4_FEATURES = "^metadata_csum_seed,^orphan_file"
@@ -16,15 +18,28 @@ _INODE_RATIO = 16384
 """Bytes of the filesystem per inode: mke2fs's usual ratio, whatever the size."""
 
 
+_BLOCK = 4096
+"""Bytes of a block: what every guest's page size can read, and mke2fs's choice from 512 MiB on."""
+
+
 def make_ext4(
-    target: Path, tar: Path, size: int, identity: uuid.UUID, epoch: int, tools: Tools, log: Path
+    disk: Path,
+    partition: Partition,
+    tar: Path,
+    identity: uuid.UUID,
+    epoch: int,
+    tools: Tools,
+    log: Path,
 ) -> None:
     """Write an ext4 filesystem that holds a tar's files, the same bytes every time.
 
     Args:
-        target: The file to create.
-        tar: The tree; owners, modes and extended attributes are taken as they stand in it.
-        size: Bytes.
+        disk: The disk's file, all zeroes where the partition lies: mke2fs writes none itself
+            (``assume_storage_prezeroed``), so journal and inode tables stay holes in the file.
+        partition: Where on the disk.
+        tar: The tree; owners, modes and capabilities are taken as they stand in it. Of extended
+            attributes mke2fs 1.47 takes no other from a tar: no labels of SELinux.
+            Blocks and inodes are given out in its order (`imagefactory.tree`, "Order").
         identity: Its UUID; the directory hash seed is derived from it.
         epoch: Seconds since 1970 for all its times.
         tools: Host programs (mke2fs 1.47.1 or later with libarchive).
@@ -33,16 +48,22 @@ def make_ext4(
     Raises:
         CommandError: The files do not fit, or mke2fs refuses them.
     """
-    with target.open("wb") as stream:
-        stream.truncate(size)
     seed = uuid.uuid5(identity, "directory hash seed")
+    options = (
+        f"offset={partition.start}",
+        f"hash_seed={seed}",
+        "lazy_itable_init=0",
+        "lazy_journal_init=0",
+        "nodiscard",
+        "assume_storage_prezeroed=1",
+    )
     run.run(
         [
             *tools.command("mke2fs"),
-            *("-q", "-t", "ext4", "-b", "4096", "-I", "256", "-i", str(_INODE_RATIO), "-m", "1"),
-            *("-O", _EXT4_FEATURES, "-U", str(identity), "-L", "root"),
-            *("-E", f"hash_seed={seed},lazy_itable_init=0,lazy_journal_init=0,nodiscard"),
-            *("-d", tar, target),
+            *("-q", "-t", "ext4", "-b", str(_BLOCK), "-I", "256", "-i", str(_INODE_RATIO)),
+            *("-m", "1", "-O", _EXT4_FEATURES, "-U", str(identity), "-L", "root"),
+            *("-E", ",".join(options)),
+            *("-d", tar, disk, str(partition.size // _BLOCK)),
         ],
         env={"SOURCE_DATE_EPOCH": str(epoch), "MKE2FS_CONFIG": str(_configuration(tools))},
         log=log,
@@ -75,7 +96,7 @@ def make_fat(
     with target.open("wb") as stream:
         stream.truncate(size)
     env = {"SOURCE_DATE_EPOCH": str(epoch), "TZ": "UTC", "MTOOLS_SKIP_CHECK": "1"}
-    serial = f"{identity.int & 0xFFFFFFFF:08x}"
+    serial = fat_serial(identity).replace("-", "")
 
     def mtools(program: str, *arguments: str | Path) -> None:
         words = tools.command("mtools", program)

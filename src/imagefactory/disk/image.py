@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imagefactory.disk import bootloader, filesystem, layout, qcow2
+from imagefactory.identifiers import ROOT_FILESYSTEM
 from imagefactory.packages.tools import Tools
 from imagefactory.plan import BuildPlan
 from imagefactory.tree import RootTree, append_file
-
-_COPY_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,19 @@ def make_disk(
     disk_tools: Tools,
     boot_tools: Tools,
     work: Path,
+    cache: Path | None = None,
 ) -> Disk:
     """Write partition table, filesystems and bootloaders into a file, and that as qcow2.
+
+    Args:
+        plan: What to build.
+        tree: What the root filesystem holds.
+        package_file: Finds a package's verified file.
+        disk_tools: Host programs that write filesystems.
+        boot_tools: Host programs of the image's own release that write its bootloader.
+        work: A directory for the result.
+        cache: The directory of all caches; with it, the next build of this image and
+            architecture compresses only what changed.
 
     Raises:
         BuildError: Something does not fit or is missing.
@@ -63,30 +73,17 @@ def make_disk(
         bootloader.install(method, job, raw)
     grub = bootloader.grub_configuration(plan, tree.kernel, tree.initramfs)
     append_file(tree, bootloader.CONFIGURATION, grub.encode())
-    root = work / "root.ext4"
     filesystem.make_ext4(
-        root,
+        raw,
+        plan_of_disk.root,
         tree.tar,
-        plan_of_disk.root.size,
-        plan.identifier("root filesystem"),
+        plan.identifier(ROOT_FILESYSTEM),
         tree.epoch,
         disk_tools,
         log,
     )
-    _copy_sparsely(root, raw, plan_of_disk.root.start)
-    root.unlink()
     finished = work / f"{plan.name}.qcow2"
-    qcow2.write(raw, finished)
+    pack = cache / "clusters" / plan.name if cache else None
+    qcow2.write(raw, finished, qcow2.COMPRESSIONS[plan.template.compression], pack)
     raw.unlink()
     return Disk(finished, "qcow2", finished.stat().st_size, plan_of_disk.size)
-
-
-def _copy_sparsely(source: Path, disk: Path, offset: int) -> None:
-    """Copy a partition into the disk; holes stay holes."""
-    with source.open("rb") as reader, disk.open("r+b") as writer:
-        at = offset
-        while chunk := reader.read(_COPY_CHUNK):
-            if chunk.strip(b"\0"):
-                writer.seek(at)
-                writer.write(chunk)
-            at += len(chunk)

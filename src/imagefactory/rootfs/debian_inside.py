@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import TypeAdapter
 
 from imagefactory import run
+from imagefactory import tree as tar
 from imagefactory.errors import BuildError, ImageFactoryError
 from imagefactory.sandbox.chroot import Chroot, entered, follow, rooted
 from imagefactory.sandbox.namespace import tell
@@ -110,8 +111,9 @@ def build(spec: Spec) -> None:
     else:
         _bootstrap(spec.base, tree, env)
         partial = base.with_suffix(".partial")
-        _pack(tree, partial, spec.epoch)
+        _pack(tree, partial, spec.epoch, [])
         partial.replace(base)
+    names = _names(tree, Path(spec.result).with_suffix(".base"))
     tell("progress", "customising")
     _customize(spec, tree, env)
     _clean(tree)
@@ -122,7 +124,7 @@ def build(spec: Spec) -> None:
             raise ImageFactoryError(f"the tree should have one {name} in /boot, it has: {names}")
         tell(name, str(found[0].relative_to(tree)))
     tell("progress", "packing the tree")
-    _pack(tree, Path(spec.result), spec.epoch)
+    _pack(tree, Path(spec.result), spec.epoch, names)
 
 
 def _bootstrap(base: Base, tree: Path, env: dict[str, str]) -> None:
@@ -265,16 +267,17 @@ def _clean(tree: Path) -> None:
             resolver.symlink_to("../run/systemd/resolve/stub-resolv.conf")
 
 
-def _pack(tree: Path, target: Path, epoch: int) -> None:
-    """Write a tree as a tar: sorted, no time after the epoch, numbers for owners."""
-    header = "exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"
-    run.run(
-        [
-            *("tar", "--create", "--sort=name", "--numeric-owner", "--one-file-system"),
-            *(f"--mtime=@{epoch}", "--clamp-mtime", "--format=posix", f"--pax-option={header}"),
-            *("--xattrs", "--xattrs-include=*", "-C", tree, "-f", target, "."),
-        ]
-    )
+def _names(tree: Path, scratch: Path) -> list[bytes]:
+    run.run(tar.list_command(tree, scratch))
+    return tar.read_listing(scratch)
+
+
+def _pack(tree: Path, target: Path, epoch: int, base: list[bytes]) -> None:
+    """Write a tree as a tar: no time after the epoch, numbers for owners, what is new last."""
+    listing = target.with_suffix(".names")
+    tar.write_listing(tar.ordered(_names(tree, listing), base), listing)
+    run.run(tar.tar_command(tree, target, listing, epoch))
+    listing.unlink()
 
 
 def main() -> int:
