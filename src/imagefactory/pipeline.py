@@ -23,7 +23,10 @@ from imagefactory.progress import Stages, silent
 from imagefactory.rootfs import debian, minimal
 from imagefactory.tree import RootTree
 
-BUILDERS: dict[str, Callable[..., RootTree]] = {"minimal": minimal.build_tree, "debian": debian.build_tree}
+BUILDERS: dict[str, Callable[..., RootTree]] = {
+    "minimal": minimal.build_tree,
+    "debian": debian.build_tree,
+}
 """A template's `builder:` -> what makes its tree."""
 
 
@@ -68,9 +71,7 @@ def build(
             build_tree = BUILDERS[plan.template.builder]
             tree = build_tree(plan, pool.take, disk_tools, scratch, factory.cache, factory.announce)
         with stages.stage("disk", f"{', '.join(plan.boot)}; qcow2"):
-            disk = make_disk(
-                plan, tree, pool.take, disk_tools, boot_tools, scratch, factory.cache
-            )
+            disk = make_disk(plan, tree, pool.take, disk_tools, boot_tools, scratch, factory.cache)
         finished = work / "result"
         finished.mkdir()
         disk = disk.moved_to(finished)

@@ -117,12 +117,12 @@ def build(spec: Spec) -> None:
     tell("progress", "customising")
     _customize(spec, tree, env)
     _clean(tree)
-    for name, pattern in (("kernel", "vmlinu[xz]-*"), ("initramfs", "initrd.img-*")):
+    for what, pattern in (("kernel", "vmlinu[xz]-*"), ("initramfs", "initrd.img-*")):
         found = sorted((tree / "boot").glob(pattern))
         if len(found) != 1:
-            names = ", ".join(path.name for path in found) or "none"
-            raise ImageFactoryError(f"the tree should have one {name} in /boot, it has: {names}")
-        tell(name, str(found[0].relative_to(tree)))
+            seen = ", ".join(path.name for path in found) or "none"
+            raise BuildError(f"the tree should have one {what} in /boot, it has: {seen}")
+        tell(what, str(found[0].relative_to(tree)))
     tell("progress", "packing the tree")
     _pack(tree, Path(spec.result), spec.epoch, names)
 
