@@ -3,14 +3,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from imagefactory.arch import ArchProfiles
 from imagefactory.data import SearchPath, cache_directory
-from imagefactory.errors import ConfigError
-from imagefactory.plan import BuildPlan, Sources, make_plan
+from imagefactory.errors import ConfigError, PackageError
+from imagefactory.packages.mirrors import Mirrors
+from imagefactory.plan import BuildPlan, Sources, _in_words, make_plan
 from imagefactory.template import load
 from tests.debs import Archive
 from tests.samples import small_template
@@ -21,11 +24,11 @@ def file(archive: Archive, tmp_path: Path) -> Path:
     return small_template(tmp_path / "mine", archive)
 
 
-def planned(file: Path, cache: Path, architecture: str = "x86_64") -> BuildPlan:
+def planned(file: Path, cache: Path, architecture: str = "x86_64", **access: Any) -> BuildPlan:
     path = SearchPath((file.parent.parent, *SearchPath.default().directories))
     template, found = load(path, "small")
     profile = ArchProfiles.load(path).get(architecture)
-    return make_plan(template, found, profile, Sources.of(template, profile, cache))
+    return make_plan(template, found, profile, Sources.of(template, profile, cache, **access))
 
 
 def test_a_plan_names_every_package_and_tells_it_as_json(file: Path, tmp_path: Path) -> None:
@@ -82,6 +85,48 @@ def test_a_change_of_the_template_changes_the_digest(
     assert old in file.read_text()
     file.write_text(file.read_text().replace(old, new))
     assert planned(file, tmp_path / "cache").digest != before
+
+
+def test_another_mirror_is_the_same_image(file: Path, archive: Archive, tmp_path: Path) -> None:
+    before = planned(file, tmp_path / "cache")
+    other = archive.directory.with_name("other")
+    archive.directory.rename(other)
+    mirrors = Mirrors.parse([f"file://{archive.directory}=file://{other}"])
+    after = planned(file, tmp_path / "other cache", mirrors=mirrors)
+    assert after.digest == before.digest
+    assert before.facts()["mirrors"] == [f"file://{archive.directory}"]
+    assert after.facts()["mirrors"] == [f"file://{other}"]
+    file.write_text(file.read_text().replace(str(archive.directory), str(other)))
+    assert planned(file, tmp_path / "cache").digest == before.digest
+
+
+def test_offline_the_plan_is_the_same_and_warns_of_the_age(
+    file: Path, archive: Archive, tmp_path: Path
+) -> None:
+    before = planned(file, tmp_path / "cache")
+    archive.directory.rename(archive.directory.with_name("gone"))
+    for stamp in (tmp_path / "cache/apt").glob("*/refreshed"):
+        old = time.time() - 3 * 86400 - 60
+        os.utime(stamp, (old, old))
+    after = planned(file, tmp_path / "cache", offline=True)
+    assert after.digest == before.digest
+    assert after.warnings == (*before.warnings, "offline: the package lists are 3 days old")
+    with pytest.raises(PackageError, match=r"offline: the package lists of .* never fetched"):
+        planned(file, tmp_path / "empty", offline=True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "less than a minute"),
+        (60, "1 minute"),
+        (7200, "2 hours"),
+        (86400, "1 day"),
+        (9e6, "104 days"),
+    ],
+)
+def test_ages_are_told_as_people_do(seconds: float, words: str) -> None:
+    assert _in_words(seconds) == words
 
 
 def test_a_change_of_the_overlay_changes_the_digest(file: Path, tmp_path: Path) -> None:

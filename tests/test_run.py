@@ -4,6 +4,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -222,3 +223,25 @@ def test_a_program_that_another_thread_waits_for_can_be_cancelled(lifeline: Life
         lifeline.wait_for_the_last_breath()
         with pytest.raises(CommandError, match="failed with status -15"):
             waiting.result(PATIENCE)
+
+
+def test_ending_all_ends_what_any_thread_has_started_and_starts_nothing_more(
+    lifeline: Lifeline, impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_ending", threading.Event())
+    script = 'trap "" TERM; exec 3>"$1"; echo ready >&3; exec sleep 600'
+
+    def follow() -> str:
+        with run.started(shell(script, "sh", lifeline.path)) as process:
+            assert process.stdout
+            return process.stdout.read()
+
+    with ThreadPoolExecutor() as pool:
+        following = pool.submit(follow)
+        lifeline.wait_for_word()
+        run.end_all()
+        lifeline.wait_for_the_last_breath()
+        assert following.result(PATIENCE) == ""
+    with pytest.raises(KeyboardInterrupt):
+        run.run(["true"])
+    assert run._running == {}

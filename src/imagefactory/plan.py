@@ -16,6 +16,7 @@ from imagefactory import __version__, identifiers, properties, run
 from imagefactory.arch import ArchProfile
 from imagefactory.errors import ConfigError
 from imagefactory.packages.apt import Apt, Package, sha256_of
+from imagefactory.packages.mirrors import NONE, Mirrors, in_words
 from imagefactory.template import (
     BootCase,
     Bootloader,
@@ -28,6 +29,14 @@ from imagefactory.template import (
 
 _NAMESPACE = uuid.UUID("5b0f7a0c-6d2e-5c0b-9e0e-1f8a3f1c7d10")
 """Random, ours: the root of all identifiers that are derived from a plan's digest."""
+
+# Packages count by their checksums, wherever they come from and whoever has signed their list.
+_NOT_IN_THE_IMAGE = frozenset(
+    {
+        *("description", "tests", "visibility", "snapshot"),
+        *("repositories", "extra_repositories", "tool_repositories"),
+    }
+)
 
 _BUILDING_CODE = ("packages", "rootfs", "sandbox", "disk", "tree.py", "identifiers.py", "plan.py")
 """The parts of this package whose code decides what an image's bytes are."""
@@ -45,6 +54,7 @@ class BuildPlan:
         properties: The Glance image properties; the boot test starts from them too.
         epoch: SOURCE_DATE_EPOCH when the environment sets it, in seconds since 1970.
         digest: SHA-256 over all that can change the image's bytes.
+        mirrors: Where the packages come from; not part of the digest.
     """
 
     template: ImageTemplate
@@ -58,6 +68,7 @@ class BuildPlan:
     warnings: tuple[str, ...]
     epoch: int | None
     digest: str = field(default="")
+    mirrors: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -91,6 +102,19 @@ class BuildPlan:
         )
 
     @property
+    def sources_list(self) -> str:
+        """Where the guest gets its packages from, as apt reads it; empty: it is not told."""
+        recipe = self.template.recipe
+        if not isinstance(recipe, DebianTree) or not recipe.guest_repositories:
+            return ""
+        repositories = (*self.template.repositories, *self.template.extra_repositories)
+        return "".join(
+            f"deb [signed-by={repository.keyring}] {repository.mirror} {repository.suite} "
+            f"{' '.join(repository.components)}\n"
+            for repository in repositories
+        )
+
+    @property
     def fstab(self) -> str:
         """What `fstab` says: the root filesystem and, where the disk has one, the ESP."""
         has_esp = any(method.startswith("uefi") for method in self.boot)
@@ -116,6 +140,7 @@ class BuildPlan:
             "disk_size_mib": self.template.disk_size,
             "boot": list(self.boot),
             "kernel": str(self.kernel),
+            "mirrors": list(self.mirrors),
             "packages": [asdict(package) for package in self.image_packages],
             "tools": [str(package) for package in (*self.disk_tools, *self.boot_tools)],
             "properties": self.properties,
@@ -142,14 +167,30 @@ class Sources:
     boot_tools: Apt
 
     @classmethod
-    def of(cls, template: ImageTemplate, profile: ArchProfile, cache_directory: Path) -> Sources:
-        """Name the package lists of an image; nothing is fetched yet."""
+    def of(
+        cls,
+        template: ImageTemplate,
+        profile: ArchProfile,
+        cache_directory: Path,
+        mirrors: Mirrors = NONE,
+        *,
+        offline: bool = False,
+    ) -> Sources:
+        """Name the package lists of an image; nothing is fetched yet.
+
+        Args:
+            template: The image.
+            profile: The architecture.
+            cache_directory: The directory of all caches.
+            mirrors: What is asked in the place of the template's mirrors.
+            offline: Only what was fetched before is taken.
+        """
         host = host_deb_architecture()
-        repositories = template.image_repositories
+        repositories, tool_repositories = mirrors.of(template)
         return cls(
-            Apt(repositories, profile.names.deb, cache_directory),
-            Apt(template.tool_repositories or repositories, host, cache_directory),
-            Apt(repositories, host, cache_directory),
+            Apt(repositories, profile.names.deb, cache_directory, offline=offline),
+            Apt(tool_repositories, host, cache_directory, offline=offline),
+            Apt(repositories, host, cache_directory, offline=offline),
         )
 
     def refresh(self) -> None:
@@ -159,13 +200,29 @@ class Sources:
             PackageError: A repository cannot be reached, or its signature is wrong.
         """
         with ThreadPoolExecutor() as pool:
-            list(pool.map(Apt.refresh, (self.image, self.disk_tools, self.boot_tools)))
+            list(pool.map(Apt.refresh, self._all))
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """What could not be read and is not required."""
-        everything = (self.image, self.disk_tools, self.boot_tools)
-        return tuple(dict.fromkeys(line for apt in everything for line in apt.left_out))
+        return tuple(dict.fromkeys(line for apt in self._all for line in apt.left_out))
+
+    @property
+    def mirrors(self) -> tuple[str, ...]:
+        """Where packages come from, each address once."""
+        return in_words(repository for apt in self._all for repository in apt.repositories)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is not as it should be: suites left out, lists that may be out of date."""
+        if not self.image.offline:
+            return self.left_out
+        age = max(apt.age or 0.0 for apt in self._all)
+        return (*self.left_out, f"offline: the package lists are {_in_words(age)} old")
+
+    @property
+    def _all(self) -> tuple[Apt, Apt, Apt]:
+        return self.image, self.disk_tools, self.boot_tools
 
     def fetch(self, plan: BuildPlan) -> None:
         """Download whatever the plan names and the pool lacks.
@@ -211,8 +268,9 @@ def make_plan(
             disk_tools=disk.result(),
             boot_tools=boot.result(),
             properties=image_properties,
-            warnings=(*warnings, *sources.left_out),
+            warnings=(*warnings, *sources.warnings),
             epoch=_epoch_of_environment(),
+            mirrors=sources.mirrors,
         )
     return _with_digest(plan)
 
@@ -308,6 +366,15 @@ def fill(text: str, profile: ArchProfile) -> str:
         ) from None
 
 
+def _in_words(seconds: float) -> str:
+    """Tell an age as people do."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "less than a minute"
+
+
 def _epoch_of_environment() -> int | None:
     value = os.environ.get("SOURCE_DATE_EPOCH")
     if value is None:
@@ -319,11 +386,12 @@ def _epoch_of_environment() -> int | None:
 
 
 def _with_digest(plan: BuildPlan) -> BuildPlan:
-    recipe = plan.template.model_dump(mode="json", exclude={"description", "tests", "visibility"})
+    recipe = plan.template.model_dump(mode="json", exclude=set(_NOT_IN_THE_IMAGE))
     content = {
         "template": recipe,
         "profile": plan.profile.model_dump(mode="json", exclude={"description", "hypervisor"}),
         "packages": [package.sha256 for package in plan.image_packages],
+        "sources_list": plan.sources_list,
         "tools": [package.sha256 for package in (*plan.disk_tools, *plan.boot_tools)],
         "files": {name: _tree_digest(plan.beside(name)) for name in _files(plan.template)},
         "code": [_tree_digest(Path(__file__).parent / part) for part in _BUILDING_CODE],

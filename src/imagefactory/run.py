@@ -32,6 +32,12 @@ STOP_GRACE = 5.0
 _bounded: dict[int, subprocess.Popen[str]] = {}
 """The programs that `run` waits for at this moment."""
 
+_running: dict[int, subprocess.Popen[str]] = {}
+"""The programs that are running at this moment."""
+
+_ending = threading.Event()
+"""Set once no program may be started any more."""
+
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
 
@@ -156,6 +162,26 @@ def cancel() -> None:
             _signal_group(process.pid, signal.SIGTERM)
 
 
+def end_all() -> None:
+    """End every program that any thread has started, and let none be started any more.
+
+    For an interrupted run: its threads end soon after, because what they wait for is gone and
+    the next program that they start is a KeyboardInterrupt.
+    """
+    _ending.set()
+    running = list(_running.values())
+    for process in running:
+        if process.returncode is None:
+            _signal_group(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_GRACE
+    for process in running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+    for process in running:
+        if process.returncode is None:
+            _signal_group(process.pid, signal.SIGKILL)
+
+
 @contextlib.contextmanager
 def started(
     argv: Sequence[str | Path],
@@ -173,6 +199,7 @@ def started(
 
     Raises:
         HostError: The program does not exist.
+        KeyboardInterrupt: All programs were told to end.
     """
     words = [str(word) for word in argv]
     for program in (words[0], _DIE_WITH_PARENT[0]):
@@ -192,10 +219,14 @@ def started(
         env={**os.environ, "PATH": _search_path(), "LC_ALL": "C.UTF-8", **(env or {})},
         start_new_session=True,
     )
+    _running[process.pid] = process
     try:
+        if _ending.is_set():
+            raise KeyboardInterrupt
         yield process
     finally:
         stop(process)
+        _running.pop(process.pid, None)
 
 
 def stop(process: subprocess.Popen[str]) -> None:

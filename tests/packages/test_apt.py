@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from imagefactory.cache import in_use, prune
 from imagefactory.errors import ConfigError, PackageError
 from imagefactory.packages import apt as module
 from imagefactory.packages.apt import Apt, Package
@@ -309,3 +310,40 @@ def test_a_cache_that_cannot_be_written_is_named(archive: Archive, tmp_path: Pat
 def test_a_keyring_that_apt_could_not_take_is_told(archive: Archive, cache: Path) -> None:
     with pytest.raises(PackageError, match="has blanks or brackets"):
         Apt([archive.repository(keyring=Path("/a key.gpg"))], "amd64", cache).refresh()
+
+
+def test_offline_takes_what_was_fetched_and_nothing_else(archive: Archive, cache: Path) -> None:
+    apt = ask(archive, cache)
+    program, library = apt.find(["program", "library"])
+    apt.fetch([program])
+    archive.directory.rename(archive.directory.with_name("unreachable"))
+    make_old(apt)
+
+    offline = Apt([archive.repository()], "amd64", cache, offline=True)
+    offline.refresh()
+    assert offline.age
+    assert offline.find(["program", "library"]) == (program, library)
+    offline.fetch([program])
+    with pytest.raises(PackageError, match=r"offline: not in the cache: library=1:2\.0$") as caught:
+        offline.fetch([program, library])
+    assert "once without --offline" in caught.value.hint
+
+
+def test_offline_without_lists_says_what_to_do(archive: Archive, cache: Path) -> None:
+    apt = Apt([archive.repository()], "amd64", cache, offline=True)
+    with pytest.raises(PackageError, match=r"stable \(amd64\) were never fetched") as caught:
+        apt.refresh()
+    assert "once without --offline" in caught.value.hint
+    assert apt.age is None
+
+
+def test_what_is_used_is_marked_as_used(archive: Archive, cache: Path) -> None:
+    apt = ask(archive, cache)
+    packages = apt.find(["program"])
+    apt.fetch(packages)
+    with in_use(cache):
+        apt.refresh()
+        apt.fetch(packages)
+        assert prune(cache, max_size=0).removed == ()
+        assert apt.pool.take(packages[0]).exists()
+    assert {entry.kind for entry in prune(cache, max_size=0).removed} == {"apt", "pool"}

@@ -140,10 +140,10 @@ def test_a_package_without_a_kernel_is_told(tmp_path: Path) -> None:
 
 
 def test_a_compressed_kernel_is_kept_and_the_same_each_time(tmp_path: Path) -> None:
-    cache = tmp_path / "kernels"
+    cache = tmp_path / "cache"
     first = compressed(b"kernel" * 1000, cache)
     assert lzma.decompress(first) == b"kernel" * 1000
-    (stored,) = cache.iterdir()
+    (stored,) = (cache / "kernels").iterdir()
     assert stored.read_bytes() == first
     assert compressed(b"kernel" * 1000, cache) == first
     assert compressed(b"other", cache) != first
@@ -158,7 +158,7 @@ def test_grub_can_read_what_is_compressed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", [b"", b"rubbish", lzma.compress(b"another kernel")])
 def test_a_damaged_copy_is_made_anew(tmp_path: Path, damage: bytes) -> None:
     first = compressed(b"kernel", tmp_path)
-    (stored,) = tmp_path.iterdir()
+    (stored,) = (tmp_path / "kernels").iterdir()
     stored.write_bytes(damage)
     assert compressed(b"kernel", tmp_path) == first
     assert stored.read_bytes() == first

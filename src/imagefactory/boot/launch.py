@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +39,7 @@ from imagefactory.run import need, run, started, stop
 from imagefactory.template import BootCase
 
 Progress = Callable[[str, str], None]
+Room = Callable[[int], AbstractContextManager[None]]
 
 GIB = 1 << 30
 ROOM = GIB
@@ -77,6 +80,7 @@ def boot_test(  # noqa: PLR0913
     accelerator: accel.Choice = "auto",
     disk_format: str = "qcow2",
     progress: Progress = lambda case, text: None,
+    room: Room = lambda memory: contextlib.nullcontext(),
     jobs: int = 1,
     budget: float | None = None,
 ) -> BootReport:
@@ -91,6 +95,8 @@ def boot_test(  # noqa: PLR0913
         accelerator: auto takes KVM where it is proven to run guests, TCG otherwise.
         disk_format: The image's format; it is never guessed.
         progress: Called with a case's name and what happens; from several threads with jobs.
+        room: Called with a guest's memory in MiB; the guest runs within the block. Whoever asks
+            for several tests at once lets them wait for each other here.
         jobs: How many boots may run at once.
         budget: Seconds from power-on to SSH, instead of the architecture's own.
 
@@ -108,7 +114,7 @@ def boot_test(  # noqa: PLR0913
     image = _inspect(disk, disk_format)
     evidence.mkdir(parents=True, exist_ok=True)
     runner = _Runner(
-        image, evidence.absolute(), isolation(), progress, budget, accelerator, profiles
+        image, evidence.absolute(), isolation(), progress, room, budget, accelerator, profiles
     )
     reports = runner.run_all(plans, jobs)
     report = BootReport(
@@ -217,6 +223,7 @@ class _Runner:
         evidence: Path,
         isolation: tuple[str, ...],
         progress: Progress,
+        room: Room,
         budget: float | None,
         accelerator: accel.Choice,
         profiles: ArchProfiles,
@@ -225,6 +232,7 @@ class _Runner:
         self._evidence = evidence
         self._isolation = isolation
         self._progress = progress
+        self._room = room
         self._budget = budget
         self._accelerator = accelerator
         self._profiles = profiles
@@ -292,7 +300,8 @@ class _Runner:
                 stale.unlink()
         with TemporaryDirectory(dir=case_evidence, prefix="work-") as work:
             spec = self._prepare(plan, accelerator, Path(work), trial=trial)
-            report = self._run_session(spec, Path(work))
+            with self._room(plan.guest.memory):
+                report = self._run_session(spec, Path(work))
         (case_evidence / "report.json").write_bytes(CASE.dump_json(report, indent=2))
         return report
 

@@ -22,8 +22,9 @@ from debian.deb822 import Deb822
 from filelock import FileLock
 
 from imagefactory import run
+from imagefactory.cache import Store, unwritable
 from imagefactory.data import write_whole
-from imagefactory.errors import CommandError, ConfigError, HostError, PackageError
+from imagefactory.errors import CommandError, HostError, PackageError
 from imagefactory.template import Repository
 
 FRESH_SECONDS = 900
@@ -57,13 +58,17 @@ class Pool:
 
     directory: Path
 
+    @property
+    def _store(self) -> Store:
+        return Store(self.directory.parent, self.directory.name)
+
     def path(self, package: Package) -> Path:
         """Return where the package is, or would be."""
-        return self.directory / f"{package.sha256}.deb"
+        return self._store.path(_key(package))
 
     def missing(self, packages: Iterable[Package]) -> tuple[Package, ...]:
-        """Return those packages that are not in the pool."""
-        return tuple(package for package in packages if not self.path(package).exists())
+        """Return those packages that are not in the pool; the others are marked as used."""
+        return tuple(package for package in packages if not self._store.get(_key(package)))
 
     def add(self, file: Path, package: Package) -> None:
         """Take a downloaded file in.
@@ -73,8 +78,7 @@ class Pool:
         """
         if sha256_of(file) != package.sha256:
             raise PackageError(f"{package}: the downloaded file has a wrong checksum")
-        self.directory.mkdir(parents=True, exist_ok=True)
-        file.replace(self.path(package))
+        self._store.add(_key(package), file)
 
     def take(self, package: Package) -> Path:
         """Hand out a package's file, checked again.
@@ -82,8 +86,8 @@ class Pool:
         Raises:
             PackageError: The file is gone, or was damaged since it was stored and is removed.
         """
-        path = self.path(package)
-        if not path.exists():
+        path = self._store.get(_key(package))
+        if path is None:
             raise PackageError(
                 f"{package}: the cached file is gone",
                 hint="start the build again: it will be fetched anew",
@@ -104,26 +108,52 @@ class Apt:
         repositories: Where packages come from; each names the keys that sign it.
         architecture: Debian's name of the architecture.
         cache: The directory of all caches; lists, pool and locks live below it.
+        offline: Nothing is asked from the network: lists as they were last fetched, packages
+            that are in the pool.
     """
 
-    def __init__(self, repositories: Sequence[Repository], architecture: str, cache: Path) -> None:
+    def __init__(
+        self,
+        repositories: Sequence[Repository],
+        architecture: str,
+        cache: Path,
+        *,
+        offline: bool = False,
+    ) -> None:
         self.repositories = tuple(repositories)
         self.architecture = architecture
+        self.offline = offline
         self.pool = Pool(cache / "pool")
         key = hashlib.sha256(f"{architecture}\n{self._sources()}".encode()).hexdigest()[:16]
         self._root = cache / "apt" / key
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the package lists were fetched; None if they never were."""
+        try:
+            return max(0.0, time.time() - (self._root / "refreshed").stat().st_mtime)
+        except FileNotFoundError:
+            return None
 
     def refresh(self) -> None:
         """Bring the package lists up to date, unless that was done minutes ago.
 
         Raises:
-            PackageError: A repository cannot be reached, or its signature is wrong.
+            PackageError: A repository cannot be reached, or its signature is wrong; or there are
+                no lists, and they may not be fetched.
         """
+        if self.offline and self.age is None:
+            suites = ", ".join(f"{item.mirror} {item.suite}" for item in self.repositories)
+            raise PackageError(
+                f"offline: the package lists of {suites} ({self.architecture}) were never fetched",
+                hint="run the same once without --offline",
+            )
         self._prepare()
         with self._lock():
             stamp = self._root / "refreshed"
             # A stamp of the future is a clock that was set back: it says nothing.
-            if stamp.exists() and 0 <= time.time() - stamp.stat().st_mtime < FRESH_SECONDS:
+            fresh = stamp.exists() and 0 <= time.time() - stamp.stat().st_mtime < FRESH_SECONDS
+            if fresh or self.offline:
                 return
             (self._root / "apt.log").unlink(missing_ok=True)
             self._update()
@@ -270,6 +300,11 @@ class Apt:
             missing = self.pool.missing(packages)
             if not missing:
                 return
+            if self.offline:
+                raise PackageError(
+                    f"offline: not in the cache: {', '.join(map(str, missing))}",
+                    hint="run the same once without --offline",
+                )
             directory = self._root / "download"
             shutil.rmtree(directory, ignore_errors=True)  # what a killed process left
             directory.mkdir()
@@ -292,10 +327,8 @@ class Apt:
             (self._root / "status").touch()
             write_whole(self._root / "apt.conf", self._settings().encode())
         except OSError as error:
-            raise ConfigError(
-                f"the cache {self._root.parent.parent} cannot be written to: {error.strerror}",
-                hint="choose another place: XDG_CACHE_HOME=DIR imagefactory ...",
-            ) from None
+            raise unwritable(self._root.parent.parent, error) from None
+        Store(self._root.parent.parent, "apt").get(self._root.name)  # marks them as used
         if shutil.disk_usage(self._root).free < SPACE_NEEDED:
             raise HostError(
                 f"the disk of the cache {self._root.parent.parent} is full",
@@ -362,7 +395,7 @@ class Apt:
         except CommandError as error:
             raise PackageError(
                 error.message,
-                hint="check the mirror (templates name it) and the network",
+                hint="check the network and the mirror (--mirror URL takes another)",
                 log=log,
             ) from None
 
@@ -381,6 +414,10 @@ def _proxies_of_the_host() -> str:
     return "".join(
         line + "\n" for line in "".join(settings).splitlines() if "proxy" in line.lower()
     )
+
+
+def _key(package: Package) -> str:
+    return f"{package.sha256}.deb"
 
 
 def _package(stanza: Mapping[str, str]) -> Package:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from elftools.elf.elffile import ELFFile
-from filelock import FileLock
 
 from imagefactory import run
+from imagefactory.cache import Store
 from imagefactory.errors import PackageError
 from imagefactory.packages.apt import Package, Pool
 
@@ -73,14 +72,10 @@ def unpack(packages: Sequence[Package], pool: Pool, cache: Path) -> Tools:
         PackageError: A package of the pool is damaged.
     """
     key = hashlib.sha256("".join(package.sha256 for package in packages).encode()).hexdigest()
-    target = cache / "tools" / key[:16]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if not target.exists():
-            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-                tree = Path(scratch) / "tree"
-                tree.mkdir()
-                for package in packages:
-                    run.run(["dpkg-deb", "--extract", pool.take(package), tree])
-                tree.rename(target)
-    return Tools(target)
+
+    def extract(tree: Path) -> None:
+        tree.mkdir()
+        for package in packages:
+            run.run(["dpkg-deb", "--extract", pool.take(package), tree])
+
+    return Tools(Store(cache, "tools").obtain(key[:16], extract))

@@ -176,12 +176,8 @@ def _generated_files(plan: BuildPlan, recipe: DebianTree) -> tuple[WholeFile, ..
         "etc/default/grub.d/50_imagefactory.cfg": _grub_defaults(plan),
         _CLOUD_CONFIG: _cloud_config(plan, recipe),
     }
-    if recipe.guest_repositories:
-        files["etc/apt/sources.list"] = "".join(
-            f"deb [signed-by={repository.keyring}] {repository.mirror} {repository.suite} "
-            f"{' '.join(repository.components)}\n"
-            for repository in (*plan.template.repositories, *plan.template.extra_repositories)
-        )
+    if plan.sources_list:
+        files["etc/apt/sources.list"] = plan.sources_list
     return (
         *(WholeFile(path, content) for path, content in files.items()),
         *itertools.chain.from_iterable(map(_files_of_user, recipe.users)),

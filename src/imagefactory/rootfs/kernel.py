@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 import zstandard
 from elftools.elf.elffile import ELFFile
 
+from imagefactory.cache import Store
 from imagefactory.data import write_whole
 from imagefactory.errors import BuildError
 from imagefactory.packages import deb
@@ -122,13 +123,13 @@ def compressed(image: bytes, cache: Path) -> bytes:
     """
     settings = {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": _DICTIONARY}
     key = hashlib.sha256(f"{settings}\0".encode() + image).hexdigest()
-    stored = cache / f"{key}.xz"
+    store = Store(cache, "kernels")
     with contextlib.suppress(OSError, lzma.LZMAError):
-        known = stored.read_bytes()
+        known = stored.read_bytes() if (stored := store.get(f"{key}.xz")) else b""
         if lzma.decompress(known) == image:
             return known
     packed = lzma.compress(image, lzma.FORMAT_XZ, lzma.CHECK_CRC32, filters=[settings])
-    write_whole(stored, packed)
+    write_whole(store.path(f"{key}.xz"), packed)
     return packed
 
 

@@ -82,7 +82,7 @@ def _stored(image: bytes, plan: BuildPlan, cache: Path) -> bytes:
     """Return the kernel as the template wants it stored on the disk."""
     if _recipe(plan).kernel_compression == "none":
         return image
-    return compressed(image, cache / "kernels")
+    return compressed(image, cache)
 
 
 def _add_modules(tree: TreeBuilder, kernel: Kernel, tools: Tools, work: Path) -> None:

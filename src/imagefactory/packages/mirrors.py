@@ -1,0 +1,134 @@
+"""Mirrors: where the archives that a template names are really asked.
+
+A mirror holds the same packages, signed by the same keys and known by their checksums, so which
+one was asked changes nothing of an image and is no part of a plan's digest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagefactory import yamlfile
+from imagefactory.data import user_directory
+from imagefactory.errors import ConfigError
+from imagefactory.template import ImageTemplate, Repository
+
+FILE = "mirrors.yaml"
+"""The user's own mirrors, in ``$XDG_CONFIG_HOME/imagefactory``."""
+
+_ADDRESS = r"(?:https?|file|ftp)://[^\s\[\]=]+"
+_RULE = re.compile(rf"(?:({_ADDRESS}?)=)?({_ADDRESS})")
+
+
+class _File(yamlfile.Model):
+    """What the user's file says."""
+
+    mirrors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Mirrors:
+    """Rules by which addresses are replaced; the first that fits counts.
+
+    Attributes:
+        rules: Pairs of the address whose place is taken (None: that of the template's first
+            repository, and of whatever lies beside it) and the one that takes it.
+    """
+
+    rules: tuple[tuple[str | None, str], ...] = ()
+
+    @classmethod
+    def parse(cls, words: Iterable[str]) -> Mirrors:
+        """Read rules as people write them: ``URL``, or ``OLD=NEW``.
+
+        Raises:
+            ConfigError: One is neither.
+        """
+        rules = []
+        for word in words:
+            match = _RULE.fullmatch(word)
+            if not match:
+                raise ConfigError(
+                    f"{word!r} is not a mirror",
+                    hint="say http://my.mirror/debian, or "
+                    "http://deb.debian.org/debian=http://my.mirror/debian",
+                )
+            old, new = match.groups()
+            rules.append((old.rstrip("/") if old else None, new.rstrip("/")))
+        return cls(tuple(rules))
+
+    @classmethod
+    def chosen(cls, words: Sequence[str]) -> Mirrors:
+        """Read what was asked for, and behind it what the user's own file says.
+
+        Raises:
+            ConfigError: One of them is no mirror.
+            YamlMistakesError: The file has mistakes.
+        """
+        file = user_directory() / FILE
+        lasting = yamlfile.load(file, _File).mirrors if file.exists() else ()
+        try:
+            return cls.parse([*words, *lasting])
+        except ConfigError as error:
+            raise ConfigError(f"{error.message} ({_where(file)})", hint=error.hint) from None
+
+    def of(self, template: ImageTemplate) -> tuple[tuple[Repository, ...], tuple[Repository, ...]]:
+        """Return a template's repositories, and its tools', as they are to be asked."""
+        image = template.image_repositories
+        tools = template.tool_repositories or image
+        rules = [
+            (old, new) if old else _beside(image[0].mirror, new, [*image, *tools])
+            for old, new in self.rules
+        ]
+        return (
+            tuple(_rewritten(repository, rules) for repository in image),
+            tuple(_rewritten(repository, rules) for repository in tools),
+        )
+
+
+def _where(file: Path) -> str:
+    return f"--mirror, IMAGEFACTORY_MIRROR{f' or {file}' if file.exists() else ''}"
+
+
+NONE = Mirrors()
+"""The addresses that the template names."""
+
+
+def _beside(first: str, new: str, repositories: Sequence[Repository]) -> tuple[str, str]:
+    """Spell a bare address out: the directory that holds the first archive, and its new place.
+
+    Archives lie side by side (``/debian``, ``/debian-security``); people name the place of one
+    of them or that of all.
+    """
+    old, name = _directory(first)
+    names = {_directory(repository.mirror)[1] for repository in repositories}
+    above, last = _directory(new)
+    if last and last in names:
+        new = above
+    return (old, new) if name else (first, new)
+
+
+def _directory(address: str) -> tuple[str, str]:
+    """Part an address into its directory and its last name, which a host alone has not."""
+    host, slash, path = address.rstrip("/").partition("://")[2].partition("/")
+    scheme = address.partition("://")[0]
+    above, _, name = path.rpartition("/")
+    return f"{scheme}://{host}{slash}{above}".rstrip("/"), name
+
+
+def _rewritten(repository: Repository, rules: Sequence[tuple[str, str]]) -> Repository:
+    mirror = repository.mirror.rstrip("/")
+    for old, new in rules:
+        # http and https are two ways to one host.
+        plain, sought = (re.sub("^https:", "http:", text) for text in (mirror, old))
+        if f"{plain}/".startswith(f"{sought}/"):
+            return repository.model_copy(update={"mirror": new + plain[len(sought) :]})
+    return repository
+
+
+def in_words(repositories: Iterable[Repository]) -> tuple[str, ...]:
+    """Name each mirror once."""
+    return tuple(dict.fromkeys(repository.mirror for repository in repositories))
