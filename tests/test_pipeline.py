@@ -29,7 +29,7 @@ def planned(archive: Archive, factory: Factory, tmp_path: Path) -> tuple[BuildPl
     file = small_template(tmp_path / "mine", archive)
     template, _ = load(SearchPath((file.parent.parent,)), "small")
     profile = factory.profiles.get("x86_64")
-    sources = Sources.of(template, profile, factory.cache)
+    sources = Sources.of(template, file, profile, factory.cache)
     return make_plan(template, file, profile, sources), sources
 
 

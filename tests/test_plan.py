@@ -28,7 +28,9 @@ def planned(file: Path, cache: Path, architecture: str = "x86_64", **access: Any
     path = SearchPath((file.parent.parent, *SearchPath.default().directories))
     template, found = load(path, "small")
     profile = ArchProfiles.load(path).get(architecture)
-    return make_plan(template, found, profile, Sources.of(template, profile, cache, **access))
+    return make_plan(
+        template, found, profile, Sources.of(template, found, profile, cache, **access)
+    )
 
 
 def test_a_plan_names_every_package_and_tells_it_as_json(file: Path, tmp_path: Path) -> None:
@@ -239,7 +241,7 @@ def test_one_yaml_file_is_a_new_architecture(tmp_path: Path) -> None:
     path = SearchPath.default([tmp_path])
     template, file = load(path, "minimal")
     profile = ArchProfiles.load(path).get("armhf")
-    sources = Sources.of(template, profile, cache_directory())
+    sources = Sources.of(template, file, profile, cache_directory())
     plan = make_plan(template, file, profile, sources)
     assert plan.kernel.name.endswith("-armmp")
     assert plan.kernel.architecture == "armhf"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -31,6 +32,12 @@ def cache_directory() -> Path:
 def catalog_directory() -> Path:
     """Return the user's own catalog, ``$XDG_DATA_HOME/imagefactory``."""
     return _base_directory("XDG_DATA_HOME", ".local/share") / "imagefactory"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_whole(file: Path, content: bytes) -> None:

@@ -273,7 +273,9 @@ def _code_of(descriptor: Path, interface: str, target: str) -> Path | None:
 def _keyrings(templates: Iterable[ImageTemplate]) -> Iterator[Finding]:
     users: dict[str, list[str]] = {}
     for template in templates:
-        for repository in (*template.repositories, *template.tool_repositories):
+        for repository in (*template.image_repositories, *template.tool_repositories):
+            if repository.keyring is None:
+                continue
             names = users.setdefault(repository.keyring, [])
             if template.name not in names:
                 names.append(template.name)

@@ -14,10 +14,10 @@ from imagefactory import __version__
 from imagefactory.arch import ArchProfiles
 from imagefactory.boot import BootReport, boot_test
 from imagefactory.catalog import Build, Catalog, now
+from imagefactory.data import sha256_of
 from imagefactory.disk.image import Disk, make_disk
 from imagefactory.errors import BootTestError, BuildError, ImageFactoryError
 from imagefactory.packages import tools
-from imagefactory.packages.apt import sha256_of
 from imagefactory.plan import BuildPlan, Sources
 from imagefactory.progress import Stages, silent
 from imagefactory.rootfs import debian, minimal

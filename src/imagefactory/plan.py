@@ -14,8 +14,10 @@ from typing import Any
 
 from imagefactory import __version__, identifiers, properties, run
 from imagefactory.arch import ArchProfile
+from imagefactory.data import sha256_of
 from imagefactory.errors import ConfigError
-from imagefactory.packages.apt import Apt, Package, sha256_of
+from imagefactory.packages import local
+from imagefactory.packages.apt import Apt, Package
 from imagefactory.packages.mirrors import NONE, Mirrors, in_words
 from imagefactory.template import (
     BootCase,
@@ -170,6 +172,7 @@ class Sources:
     def of(
         cls,
         template: ImageTemplate,
+        template_file: Path,
         profile: ArchProfile,
         cache_directory: Path,
         mirrors: Mirrors = NONE,
@@ -180,13 +183,20 @@ class Sources:
 
         Args:
             template: The image.
+            template_file: Beside it lie the image's own packages, if it has any.
             profile: The architecture.
             cache_directory: The directory of all caches.
             mirrors: What is asked in the place of the template's mirrors.
             offline: Only what was fetched before is taken.
+
+        Raises:
+            ConfigError: The directory of the image's own packages holds none.
         """
         host = host_deb_architecture()
         repositories, tool_repositories = mirrors.of(template)
+        if isinstance(template.recipe, DebianTree) and template.recipe.local_packages:
+            directory = template_file.parent / template.recipe.local_packages
+            repositories = (*repositories, local.repository_of(directory, cache_directory))
         return cls(
             Apt(repositories, profile.names.deb, cache_directory, offline=offline),
             Apt(tool_repositories, host, cache_directory, offline=offline),
@@ -215,10 +225,16 @@ class Sources:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is not as it should be: suites left out, lists that may be out of date."""
+        unsigned = (
+            f"{repository.mirror} is not signed: its packages are taken as they are"
+            for repository in self.image.repositories
+            if repository.trusted and not repository.mirror.startswith("file:")
+        )
+        warnings = (*self.left_out, *unsigned)
         if not self.image.offline:
-            return self.left_out
+            return warnings
         age = max(apt.age or 0.0 for apt in self._all)
-        return (*self.left_out, f"offline: the package lists are {_in_words(age)} old")
+        return (*warnings, f"offline: the package lists are {_in_words(age)} old")
 
     @property
     def _all(self) -> tuple[Apt, Apt, Apt]:

@@ -47,15 +47,26 @@ Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9./_+~-]*$")]
 """A word of an apt sources list, where blanks, brackets and line ends would say something else."""
 
 
+Suite = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9./_+~-]*|\./)$")]
+"""A suite's name, or ``./`` for a repository that is one directory."""
+
+
 class Repository(Model):
     """One line of an apt sources list."""
 
-    suite: Word
+    suite: Suite
     mirror: str = Field(
         pattern=r"^(https?|file|ftp)://[^\s\[\]]+$", description="without the suite"
     )
     components: tuple[Word, ...] = ("main",)
-    keyring: str = Field(description="file of the keys that sign the repository")
+    keyring: str | None = Field(
+        default=None, description="file of the keys that sign the repository"
+    )
+    trusted: bool = Field(default=False, description="true: not signed, needs no keyring")
+    priority: int | None = Field(
+        default=None,
+        description="apt's, for all of the mirror's host: over 1000 beats any version",
+    )
     snapshots: str | None = Field(
         default=None,
         pattern=r"^(https?|file)://[^\s\[\]]+$",
@@ -68,6 +79,12 @@ class Repository(Model):
     valid_until: bool = Field(
         default=True, description="false: take package lists whose time has run out"
     )
+
+    @model_validator(mode="after")
+    def _is_signed_or_trusted(self) -> Repository:
+        if (self.keyring is None) != self.trusted:
+            raise ValueError("name the `keyring:` that signs it, or say `trusted: true`")
+        return self
 
     def at(self, moment: datetime | None) -> Repository:
         """Return the repository as it was at a moment; itself when none is given.

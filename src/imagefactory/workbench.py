@@ -47,7 +47,7 @@ class Workbench:
             ImageFactoryError: See `make_plan`.
         """
         item, file = template.load(self.path, image)
-        sources = Sources.of(item, profile, self.cache)
+        sources = Sources.of(item, file, profile, self.cache)
         return make_plan(item, file, profile, sources), sources
 
     def builds(self, image: str, architectures: Sequence[str]) -> list[Build]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from imagefactory.data import sha256_of
 from imagefactory.errors import CommandError, PackageError
-from imagefactory.packages.apt import Package, Pool, sha256_of
+from imagefactory.packages.apt import Package, Pool
 from imagefactory.packages.tools import Tools, unpack
 from imagefactory.run import run
 from tests.debs import Member, forge_deb, link, make_deb

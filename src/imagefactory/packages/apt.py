@@ -13,17 +13,18 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from debian.deb822 import Deb822
 from filelock import FileLock
 
 from imagefactory import run
 from imagefactory.cache import Store, unwritable
-from imagefactory.data import write_whole
+from imagefactory.data import sha256_of, write_whole
 from imagefactory.errors import CommandError, HostError, PackageError
 from imagefactory.template import Repository
 
@@ -124,8 +125,8 @@ class Apt:
         self.architecture = architecture
         self.offline = offline
         self.pool = Pool(cache / "pool")
-        key = hashlib.sha256(f"{architecture}\n{self._sources()}".encode()).hexdigest()[:16]
-        self._root = cache / "apt" / key
+        asked = f"{architecture}\n{self._sources()}{self._preferences()}"
+        self._root = cache / "apt" / hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     @property
     def age(self) -> float | None:
@@ -314,10 +315,24 @@ class Apt:
 
     def _sources(self, repositories: Sequence[Repository] | None = None) -> str:
         return "".join(
-            f"deb [arch={self.architecture} signed-by={repository.keyring}"
-            f"{'' if repository.valid_until else ' check-valid-until=no'}] "
+            f"deb [{' '.join(self._options(repository))}] "
             f"{repository.mirror} {repository.suite} {' '.join(repository.components)}\n"
             for repository in (repositories or self.repositories)
+        )
+
+    def _options(self, repository: Repository) -> Iterator[str]:
+        yield f"arch={self.architecture}"
+        yield f"signed-by={repository.keyring}" if repository.keyring else "trusted=yes"
+        if not repository.valid_until:
+            yield "check-valid-until=no"
+
+    def _preferences(self) -> str:
+        """What apt prefers, apt_preferences(5): the origin is a host's name, empty for files."""
+        return "\n".join(
+            f'Package: *\nPin: origin "{urlsplit(repository.mirror).hostname or ""}"\n'
+            f"Pin-Priority: {repository.priority}\n"
+            for repository in self.repositories
+            if repository.priority is not None
         )
 
     def _prepare(self) -> None:
@@ -326,6 +341,7 @@ class Apt:
                 (self._root / folder).mkdir(parents=True, exist_ok=True)
             (self._root / "status").touch()
             write_whole(self._root / "apt.conf", self._settings().encode())
+            write_whole(self._root / "etc/preferences", self._preferences().encode())
         except OSError as error:
             raise unwritable(self._root.parent.parent, error) from None
         Store(self._root.parent.parent, "apt").get(self._root.name)  # marks them as used
@@ -335,6 +351,8 @@ class Apt:
                 hint="make room, or choose another place: XDG_CACHE_HOME=DIR imagefactory ...",
             )
         for repository in self.repositories:
+            if repository.keyring is None:
+                continue  # the template says so, and the plan warns of it
             if re.search(r"[\s\[\],]", repository.keyring):
                 raise PackageError(
                     f"the path of the keyring {repository.keyring!r} has blanks or brackets",
@@ -360,7 +378,7 @@ class Apt:
             "Dir::Cache": str(self._root),
             "Dir::Etc::sourcelist": str(self._root / "etc/sources.list"),
             "Dir::Etc::sourceparts": "/dev/null",
-            "Dir::Etc::preferences": "/dev/null",
+            "Dir::Etc::preferences": str(self._root / "etc/preferences"),
             "Dir::Etc::preferencesparts": str(self._root / "etc/preferences.d"),
             "Dir::Etc::main": "/dev/null",
             "Dir::Etc::parts": "/dev/null",
@@ -398,12 +416,6 @@ class Apt:
                 hint="check the network and the mirror (--mirror URL takes another)",
                 log=log,
             ) from None
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @cache

@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import textwrap
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-from debian.debfile import DebFile
-from filelock import FileLock
-
+from imagefactory.cache import Store
 from imagefactory.errors import BuildError
 from imagefactory.packages import deb
 from imagefactory.packages.apt import Package
+from imagefactory.packages.local import write_index
 from imagefactory.packages.tools import Tools
 from imagefactory.plan import BuildPlan
 from imagefactory.progress import silent
@@ -59,54 +57,59 @@ def build_tree(
     epoch = plan.epoch
     if epoch is None:
         epoch = max(deb.built_at(file) for file in files.values())
-    base = cache / "trees" / f"{_base_key(plan, recipe, epoch)}.tar"
-    base.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{base}.lock"):
-        spec = Spec(
-            tree=str(work / "tree"),
-            base=Base(
-                tar=str(base),
-                repository=str(work / "repository"),
-                architecture=plan.profile.names.deb,
-                packages=tuple(package.name for package in plan.image_packages),
-                preseed=recipe.preseed,
-            ),
-            epoch=epoch,
-            actions=tuple(_action(step, plan) for step in _steps(plan, recipe)),
-            files=_generated_files(plan, recipe),
-            accounts=tuple(
-                Account(
-                    name=user.name,
-                    groups=user.groups,
-                    shell=user.shell,
-                    password_hash=user.password_hash or "*",
-                )
-                for user in recipe.users
-            ),
-            locale=recipe.locale,
-            timezone=recipe.timezone,
-            result=str(work / "root.tar"),
-        )
-        if not base.exists():
+    repository = work / "repository"
+    spec = Spec(
+        tree=str(work / "tree"),
+        base=Base(
+            repository=str(repository),
+            architecture=plan.profile.names.deb,
+            packages=tuple(package.name for package in plan.image_packages),
+            preseed=recipe.preseed,
+        ),
+        epoch=epoch,
+        actions=tuple(_action(step, plan) for step in _steps(plan, recipe)),
+        files=_generated_files(plan, recipe),
+        accounts=tuple(
+            Account(user.name, user.groups, user.shell, user.password_hash or "*")
+            for user in recipe.users
+        ),
+        locale=recipe.locale,
+        timezone=recipe.timezone,
+        result=str(work / "root.tar"),
+    )
+    trees = Store(cache, "trees")
+    key = f"{_base_key(plan, recipe, epoch)}.tar"
+    with trees.making(key) as found:
+        if found is not None:
+            said = _run(replace(spec, known_base=str(found)), work, announce)
+        else:
             announce("tree", f"installing {len(files)} packages")
-            _write_repository(files, Path(spec.base.repository))
-        told = work / "tree.json"
-        told.write_bytes(SPEC.dump_json(spec))
-        said: dict[str, str] = {}
-
-        def listen(event: str, text: str) -> None:
-            said[event] = text
-            if event == "progress":
-                announce("tree", text)
-
-        run_inside(
-            "imagefactory.rootfs.debian_inside",
-            told,
-            log=work / "tree.log",
-            timeout=_TIMEOUT,
-            listen=listen,
-        )
+            _write_repository(files, repository)
+            with trees.scratch() as scratch:
+                made = scratch / key
+                said = _run(replace(spec, new_base=str(made)), work, announce)
+                trees.add(key, made)
     return RootTree(Path(spec.result), said["kernel"], (said["initramfs"],), epoch)
+
+
+def _run(spec: Spec, work: Path, announce: Callable[[str, str], None]) -> dict[str, str]:
+    told = work / "tree.json"
+    told.write_bytes(SPEC.dump_json(spec))
+    said: dict[str, str] = {}
+
+    def listen(event: str, text: str) -> None:
+        said[event] = text
+        if event == "progress":
+            announce("tree", text)
+
+    run_inside(
+        "imagefactory.rootfs.debian_inside",
+        told,
+        log=work / "tree.log",
+        timeout=_TIMEOUT,
+        listen=listen,
+    )
+    return said
 
 
 def _recipe(plan: BuildPlan) -> DebianTree:
@@ -131,20 +134,13 @@ def _base_key(plan: BuildPlan, recipe: DebianTree, epoch: int) -> str:
 def _write_repository(files: dict[Package, Path], directory: Path) -> None:
     """Show the plan's packages, and no others, to apt as a repository of files."""
     directory.mkdir()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        stanzas = list(pool.map(_stanza, files, files.values(), itertools.repeat(directory)))
-    (directory / "Packages").write_text("\n".join(stanzas), encoding="utf-8")
-
-
-def _stanza(package: Package, file: Path, directory: Path) -> str:
-    name = f"{package.name}_{package.version.replace(':', '%3a')}_{package.architecture}.deb"
-    (directory / name).symlink_to(file)
-    with DebFile(str(file)) as archive:
-        stanza = archive.debcontrol()
-    stanza["Filename"] = f"./{name}"
-    stanza["Size"] = str(package.size)
-    stanza["SHA256"] = package.sha256
-    return str(stanza)
+    shown = {}
+    for package, file in files.items():
+        version = package.version.replace(":", "%3a")
+        link = directory / f"{package.name}_{version}_{package.architecture}.deb"
+        link.symlink_to(file)
+        shown[link] = package.sha256
+    write_index(shown, directory)
 
 
 def _steps(plan: BuildPlan, recipe: DebianTree) -> tuple[Step, ...]:

@@ -24,9 +24,8 @@ from imagefactory.sandbox.namespace import tell
 
 @dataclass(frozen=True)
 class Base:
-    """The tree before its customisation: in the cache, or made from packages."""
+    """What the tree before its customisation is made from."""
 
-    tar: str
     repository: str
     architecture: str
     packages: tuple[str, ...]
@@ -77,6 +76,9 @@ class Spec:
     locale: str
     timezone: str
     result: str
+    known_base: str = ""
+    """A tar that was `new_base` before."""
+    new_base: str = ""
 
 
 SPEC = TypeAdapter(Spec)
@@ -96,6 +98,8 @@ _LEFTOVERS = (
 
 _LOGS = "var/log"
 
+_UNPACK = ("tar", "--extract", "--numeric-owner", "-p", "--xattrs", "--xattrs-include=*")
+
 
 def build(spec: Spec) -> None:
     """Make or unpack the base, customise it, clean it, write the result."""
@@ -104,15 +108,12 @@ def build(spec: Spec) -> None:
     # In memory: nothing to clean up whatever happens, and no program waits for a disk.
     run.run(["mount", "-t", "tmpfs", "-o", "mode=755,size=90%,nr_inodes=0", "tmpfs", tree])
     env = {"SOURCE_DATE_EPOCH": str(spec.epoch)}
-    base = Path(spec.base.tar)
-    if base.exists():
+    if spec.known_base:
         tell("progress", "unpacking the base from the cache")
-        run.run(["tar", "--extract", "--numeric-owner", "-p", "-C", tree, "-f", base])
+        run.run([*_UNPACK, "-C", tree, "-f", spec.known_base])
     else:
         _bootstrap(spec.base, tree, env)
-        partial = base.with_suffix(".partial")
-        _pack(tree, partial, spec.epoch, [])
-        partial.replace(base)
+        _pack(tree, Path(spec.new_base), spec.epoch, [])
     names = _names(tree, Path(spec.result).with_suffix(".base"))
     tell("progress", "customising")
     _customize(spec, tree, env)
