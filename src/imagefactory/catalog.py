@@ -163,11 +163,14 @@ class Catalog:
         kept = self.directory / ".failed" / name
         kept.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            shutil.rmtree(kept, ignore_errors=True)
+            if kept.is_dir():
+                shutil.rmtree(kept, ignore_errors=True)
+            else:  # a single log, of a failure before the boot test
+                kept.unlink(missing_ok=True)
             try:
                 return evidence.rename(kept)
             except OSError as error:  # another process kept its own in this moment
-                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}:
                     raise
 
     def builds(self, image: str, architecture: str) -> tuple[Build, ...]:
