@@ -1,0 +1,1 @@
+"""Where trees are made: namespaces instead of root, and programs of other architectures."""
