@@ -157,20 +157,14 @@ def make(
     triplet = host.names.multiarch
     if triplet is None:
         raise BuildError(f"the profile {host.name} names no library directory (multiarch)")
-    apt = Apt(repositories, host.names.deb, cache)
-    apt.refresh()
-    wanted, absent = _available(apt, requirements(tree, host, target))
-    packages = tuple(
-        package
-        for package in apt.resolve(wanted)
-        if package.architecture != "all"  # it holds nothing of a machine
-    )
-    left_out = [f"{name}: not for {host.name}" for name in absent]
-    left_out += [
-        f"{package}: the tree has {tree[package.name]}"
-        for package in packages
-        if not same_version(tree.get(package.name, package.version), package.version)
-    ]
+    names = requirements(tree, host, target)
+    apt, packages, left_out = _resolved(repositories, names, tree, host, cache)
+    required = [repository for repository in repositories if repository.required]
+    if left_out and 0 < len(required) < len(repositories):
+        # A suite may be read for this machine and not for the tree's: then it is newer here.
+        without = _resolved(required, names, tree, host, cache)
+        if len(without[2]) < len(left_out):
+            apt, packages, left_out = without
     key = _key(tree, packages, host, target)
     directory = cache / "twins" / key
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +175,32 @@ def make(
                 new = Path(scratch) / "twin"
                 _Maker(tree, host, target, new, Path("usr/lib") / triplet).make(apt, packages)
                 new.rename(directory)
-    return Twin(directory, packages, tuple(sorted(left_out)))
+    return Twin(directory, packages, left_out)
+
+
+def _resolved(
+    repositories: Sequence[Repository],
+    names: tuple[str, ...],
+    tree: Mapping[str, str],
+    host: ArchProfile,
+    cache: Path,
+) -> tuple[Apt, tuple[Package, ...], tuple[str, ...]]:
+    """Find the packages of a twin, and those whose programs have another version than the tree."""
+    apt = Apt(repositories, host.names.deb, cache)
+    apt.refresh()
+    wanted, absent = _available(apt, names)
+    packages = tuple(
+        package
+        for package in apt.resolve(wanted)
+        if package.architecture != "all"  # it holds nothing of a machine
+    )
+    left_out = [f"{name}: not for {host.name}" for name in absent]
+    left_out += [
+        f"{package}: the tree has {tree[package.name]}"
+        for package in packages
+        if package.name in wanted and not same_version(tree[package.name], package.version)
+    ]
+    return apt, packages, tuple(sorted(left_out))
 
 
 def _available(apt: Apt, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
