@@ -41,6 +41,16 @@ class ArchNames(Model):
         default=None,
         description="the architecture in the names of Debian's GRUB packages; unset: as deb",
     )
+    multiarch: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9_-]+$",
+        description="Debian's library directory below /usr/lib (multiarch tuple)",
+    )
+    qemu_user: str | None = Field(
+        default=None,
+        pattern=r"^[a-z0-9_]+$",
+        description="QEMU's name in user mode, qemu-NAME-static: runs its programs on other hosts",
+    )
 
 
 class ElfMachine(Model):

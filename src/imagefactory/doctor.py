@@ -29,6 +29,7 @@ from imagefactory import run
 from imagefactory.arch import ArchProfile
 from imagefactory.data import config_home
 from imagefactory.errors import ImageFactoryError
+from imagefactory.sandbox import foreign
 from imagefactory.template import ImageTemplate
 
 _PROBE_SECONDS = 20.0
@@ -126,6 +127,7 @@ def examine(
         *_keyrings(templates),
         _user_namespaces(host),
         _private_binfmt(),
+        *(_foreign(profile) for profile in profiles),
         _kvm(host),
         _disk_space(host),
         _memory(profiles, host),
@@ -342,6 +344,22 @@ def _private_binfmt() -> Finding:
             detail = f"refused (Linux {os.uname().release}; 6.7 brought it)"
             return Finding(name, State.LIMITED, needed_for, detail, required=False)
     return Finding(name, State.OK, needed_for, f"Linux {os.uname().release}", required=False)
+
+
+def _foreign(profile: ArchProfile) -> Finding:
+    """How programs of an architecture would be run here; tried in a cache of its own."""
+    name, needed_for = f"programs of {profile.name}", "their builds (not for minimal images)"
+    with tempfile.TemporaryDirectory(prefix="imagefactory-doctor-") as cache:
+        try:
+            chosen = foreign.choose(profile, os.uname().machine, Path(cache))
+        except ImageFactoryError as error:
+            detail, hint = error.message, error.hint
+            return Finding(
+                name, State.MISSING, needed_for, detail, "qemu-user-static", hint, required=False
+            )
+    state = State.LIMITED if chosen.mechanism == "qemu-user" else State.OK
+    detail = f"{chosen.mechanism}: {chosen.reason}"
+    return Finding(name, state, needed_for, detail, required=False)
 
 
 def _kvm(host: Host) -> Finding:

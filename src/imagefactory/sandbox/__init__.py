@@ -1,1 +1,1 @@
-"""Namespaces in which programs of a tree run: as their own root, without ours."""
+"""Where trees are made: namespaces instead of root, and programs of other architectures."""
