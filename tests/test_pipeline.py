@@ -12,8 +12,10 @@ from imagefactory.errors import BootTestError, CommandError, ImageFactoryError, 
 from imagefactory.pipeline import Factory, build
 from imagefactory.plan import BuildPlan, Sources, make_plan
 from imagefactory.progress import Stages
+from imagefactory.rootfs.workshop import Workshop
 from imagefactory.run import run
 from imagefactory.template import load
+from imagefactory.tree import RootTree
 from tests.debs import Archive
 from tests.samples import small_template
 
@@ -59,8 +61,9 @@ def test_a_package_that_vanished_from_the_mirror_is_named(
 def test_the_log_that_an_error_names_outlives_the_workspace(
     planned: tuple[BuildPlan, Sources], factory: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(_plan: object, _find: object, _tools: object, work: Path, *_: object) -> None:
-        run(["sh", "-c", "echo why >&2; exit 1"], log=work / "disk.log")
+    def failing(_plan: object, shop: Workshop) -> RootTree:
+        run(["sh", "-c", "echo why >&2; exit 1"], log=shop.work / "disk.log")
+        raise AssertionError("unreachable")
 
     monkeypatch.setitem(pipeline.BUILDERS, "minimal", failing)
     with pytest.raises(CommandError) as caught:

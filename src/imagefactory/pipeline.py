@@ -21,9 +21,10 @@ from imagefactory.packages import tools
 from imagefactory.plan import BuildPlan, Sources
 from imagefactory.progress import Stages, silent
 from imagefactory.rootfs import debian, minimal
+from imagefactory.rootfs.workshop import Workshop
 from imagefactory.tree import RootTree
 
-BUILDERS: dict[str, Callable[..., RootTree]] = {
+BUILDERS: dict[str, Callable[[BuildPlan, Workshop], RootTree]] = {
     "minimal": minimal.build_tree,
     "debian": debian.build_tree,
 }
@@ -40,6 +41,7 @@ class Factory:
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     skip_test: bool = False
     jobs: int = 1
+    accelerate: bool = True
     announce: Callable[[str, str], None] = silent
 
 
@@ -68,8 +70,16 @@ def build(
         scratch = work / "scratch"
         scratch.mkdir()
         with stages.stage("tree", f"{plan.template.distribution.release}, kernel and files"):
-            build_tree = BUILDERS[plan.template.builder]
-            tree = build_tree(plan, pool.take, disk_tools, scratch, factory.cache, factory.announce)
+            shop = Workshop(
+                sources,
+                disk_tools,
+                factory.profiles.get(platform.machine()),
+                scratch,
+                factory.cache,
+                accelerate=factory.accelerate,
+                announce=factory.announce,
+            )
+            tree = BUILDERS[plan.template.builder](plan, shop)
         with stages.stage("disk", f"{', '.join(plan.boot)}; qcow2"):
             disk = make_disk(plan, tree, pool.take, disk_tools, boot_tools, scratch, factory.cache)
         finished = work / "result"
@@ -79,7 +89,7 @@ def build(
         if not factory.skip_test:
             with stages.stage("boot test", ", ".join(case.name for case in plan.cases)):
                 report = _prove(plan, disk, finished / "boot", factory)
-        return factory.catalog.add(finished, _manifest(plan, disk, report, stages.seconds))
+        return factory.catalog.add(finished, _manifest(plan, tree, disk, report, stages.seconds))
 
 
 def _prove(plan: BuildPlan, disk: Disk, evidence: Path, factory: Factory) -> BootReport:
@@ -122,7 +132,11 @@ def _log_kept(work: Path, plan: BuildPlan, catalog: Catalog) -> Iterator[None]:
 
 
 def _manifest(
-    plan: BuildPlan, disk: Disk, report: BootReport | None, seconds: dict[str, float]
+    plan: BuildPlan,
+    tree: RootTree,
+    disk: Disk,
+    report: BootReport | None,
+    seconds: dict[str, float],
 ) -> dict[str, Any]:
     return {
         "schema": 1,
@@ -130,6 +144,7 @@ def _manifest(
         "host": {"kernel": platform.release(), "machine": platform.machine()},
         "imagefactory": __version__,
         "plan": plan.facts(),
+        "foreign_programs": tree.execution,
         "disk": {
             "file": disk.path.name,
             "format": disk.format,

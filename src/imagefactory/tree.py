@@ -40,12 +40,14 @@ class RootTree:
         kernel: Path of the kernel inside the tree.
         initramfs: Paths inside the tree; joined by the bootloader they are the initramfs.
         epoch: The time of every file, seconds since 1970.
+        execution: How the tree's programs were run while it was made, for the manifest.
     """
 
     tar: Path
     kernel: str
     initramfs: tuple[str, ...]
     epoch: int
+    execution: str = "none"
 
 
 def append_file(tree: RootTree, path: str, content: bytes) -> None:

@@ -15,10 +15,11 @@ from imagefactory.errors import BuildError
 from imagefactory.packages import deb
 from imagefactory.packages.apt import Package
 from imagefactory.packages.local import write_index
-from imagefactory.packages.tools import Tools
 from imagefactory.plan import BuildPlan
-from imagefactory.progress import silent
 from imagefactory.rootfs.debian_inside import SPEC, Account, Action, Base, Spec, WholeFile
+from imagefactory.rootfs.workshop import Workshop
+from imagefactory.sandbox import foreign, twin
+from imagefactory.sandbox.execution import Execution
 from imagefactory.sandbox.namespace import run_inside
 from imagefactory.template import DebianTree, Step, User
 from imagefactory.tree import RootTree
@@ -29,34 +30,21 @@ _TIMEOUT = 3600.0
 _CLOUD_CONFIG = "etc/cloud/cloud.cfg.d/90_imagefactory.cfg"
 
 
-def build_tree(
-    plan: BuildPlan,
-    package_file: Callable[[Package], Path],
-    tools: Tools,
-    work: Path,
-    cache: Path,
-    announce: Callable[[str, str], None] = silent,
-) -> RootTree:
+def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
     """Install a Debian and customise it, in namespaces of its own.
 
-    Args:
-        plan: What to build.
-        package_file: Finds a package's verified file.
-        tools: Not needed here; every builder is called alike.
-        work: A directory for the result.
-        cache: The directory of all caches; uncustomised trees are kept in it.
-        announce: Told what is going on.
-
     Raises:
-        HostError: This host gives no namespaces.
+        HostError: This host gives no namespaces, or cannot run the architecture's programs.
         BuildError: A package could not be installed, or a step of the customisation failed.
         PackageError: A package's file is damaged.
     """
     recipe = _recipe(plan)
-    files = {package: package_file(package) for package in plan.image_packages}
+    work, announce = shop.work, shop.announce
+    files = {package: shop.package_file(package) for package in plan.image_packages}
     epoch = plan.epoch
     if epoch is None:
         epoch = max(deb.built_at(file) for file in files.values())
+    execution = execution_of(plan, shop)
     repository = work / "repository"
     spec = Spec(
         tree=str(work / "tree"),
@@ -76,8 +64,9 @@ def build_tree(
         locale=recipe.locale,
         timezone=recipe.timezone,
         result=str(work / "root.tar"),
+        execution=execution,
     )
-    trees = Store(cache, "trees")
+    trees = Store(shop.cache, "trees")
     key = f"{_base_key(plan, recipe, epoch)}.tar"
     with trees.making(key) as found:
         if found is not None:
@@ -89,7 +78,31 @@ def build_tree(
                 made = scratch / key
                 said = _run(replace(spec, new_base=str(made)), work, announce)
                 trees.add(key, made)
-    return RootTree(Path(spec.result), said["kernel"], (said["initramfs"],), epoch)
+    how = execution.describe(plan.profile.name)
+    return RootTree(Path(spec.result), said["kernel"], (said["initramfs"],), epoch, how)
+
+
+def execution_of(plan: BuildPlan, shop: Workshop) -> Execution:
+    """Decide how the tree's programs are run, and make their twin where they are foreign.
+
+    Raises:
+        HostError: This host cannot run them at all.
+        PackageError: The twin's packages cannot be had.
+    """
+    way = foreign.choose(plan.profile, shop.host, shop.cache, accelerate=shop.accelerate)
+    made = None
+    if way.mechanism == "accelerated":
+        versions = {package.name: package.version for package in plan.image_packages}
+        shop.announce("tree", "the twin")
+        made = twin.make(
+            versions,
+            shop.sources.image.repositories,
+            shop.host,
+            plan.profile,
+            shop.cache,
+            offline=shop.sources.image.offline,
+        )
+    return Execution.of(way, made)
 
 
 def _run(spec: Spec, work: Path, announce: Callable[[str, str], None]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from imagefactory import run
 from imagefactory import tree as tar
 from imagefactory.errors import BuildError, ImageFactoryError
 from imagefactory.sandbox.chroot import Chroot, entered, follow, rooted
+from imagefactory.sandbox.execution import Execution
 from imagefactory.sandbox.namespace import tell
 
 
@@ -76,6 +77,7 @@ class Spec:
     locale: str
     timezone: str
     result: str
+    execution: Execution
     known_base: str = ""
     """A tar that was `new_base` before."""
     new_base: str = ""
@@ -108,15 +110,18 @@ def build(spec: Spec) -> None:
     # In memory: nothing to clean up whatever happens, and no program waits for a disk.
     run.run(["mount", "-t", "tmpfs", "-o", "mode=755,size=90%,nr_inodes=0", "tmpfs", tree])
     env = {"SOURCE_DATE_EPOCH": str(spec.epoch)}
+    spec.execution.begin()
     if spec.known_base:
         tell("progress", "unpacking the base from the cache")
         run.run([*_UNPACK, "-C", tree, "-f", spec.known_base])
     else:
-        _bootstrap(spec.base, tree, env)
+        with spec.execution.attached(tree):
+            _bootstrap(spec.base, tree, env)
         _pack(tree, Path(spec.new_base), spec.epoch, [])
     names = _names(tree, Path(spec.result).with_suffix(".base"))
     tell("progress", "customising")
-    _customize(spec, tree, env)
+    with spec.execution.attached(tree):
+        _customize(spec, tree, env)
     _clean(tree)
     for what, pattern in (("kernel", "vmlinu[xz]-*"), ("initramfs", "initrd.img-*")):
         found = sorted((tree / "boot").glob(pattern))

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import posixpath
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from imagefactory import run
 from imagefactory.errors import BuildError
 from imagefactory.packages import deb
-from imagefactory.packages.apt import Package
 from imagefactory.packages.tools import Tools
 from imagefactory.plan import BuildPlan
-from imagefactory.progress import silent
 from imagefactory.rootfs import elf
 from imagefactory.rootfs.initramfs import add_initramfs
 from imagefactory.rootfs.kernel import Kernel, Module, compressed, read_kernel
+from imagefactory.rootfs.workshop import Workshop
 from imagefactory.template import MinimalTree
 from imagefactory.tree import Entry, RootTree, TreeBuilder, merged
 
@@ -30,29 +28,14 @@ BASE = "etc/imagefactory/base"
 """Where they find what the image was made from."""
 
 
-def build_tree(
-    plan: BuildPlan,
-    package_file: Callable[[Package], Path],
-    tools: Tools,
-    work: Path,
-    cache: Path,
-    announce: Callable[[str, str], None] = silent,
-) -> RootTree:
+def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
     """Put the tree of a minimal image together.
-
-    Args:
-        plan: What to build.
-        package_file: Finds a package's verified file.
-        tools: Host programs (depmod).
-        work: A directory for the result.
-        cache: The directory of all caches; compressed kernels are kept in it.
-        announce: Told what is going on; it is over too soon to say more than its name.
 
     Raises:
         BuildError: A file, library or module is missing, or of another architecture.
         PackageError: A package lacks a file that the template takes from it.
     """
-    files = {package.name: package_file(package) for package in plan.image_packages}
+    files = {package.name: shop.package_file(package) for package in plan.image_packages}
     epoch = plan.epoch
     if epoch is None:
         epoch = max(deb.built_at(file) for file in files.values())
@@ -60,14 +43,14 @@ def build_tree(
     with deb.opened(files[plan.kernel.name]) as archive:
         recipe = _recipe(plan)
         kernel = read_kernel(archive, recipe.modules, recipe.optional_modules)
-    tree.add_file(f"boot/{_kernel_name(kernel)}", _stored(kernel.image, plan, cache))
-    _add_modules(tree, kernel, tools, work)
+    tree.add_file(f"boot/{_kernel_name(kernel)}", _stored(kernel.image, plan, shop.cache))
+    _add_modules(tree, kernel, shop.tools, shop.work)
     for name, patterns in _recipe(plan).packages.items():
         _add_package(tree, name, files[name], patterns)
     _add_own_files(tree, plan)
     _check_programs(tree, plan)
     initramfs = add_initramfs(tree, _initramfs_files(tree, plan, kernel))
-    tar = work / "root.tar"
+    tar = shop.work / "root.tar"
     tree.write(tar, epoch)
     return RootTree(tar, f"boot/{_kernel_name(kernel)}", initramfs, epoch)
 

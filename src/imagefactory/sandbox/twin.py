@@ -140,6 +140,8 @@ def make(
     host: ArchProfile,
     target: ArchProfile,
     cache: Path,
+    *,
+    offline: bool = False,
 ) -> Twin:
     """Make the twin of a tree, unless the cache has it.
 
@@ -149,6 +151,7 @@ def make(
         host: This machine's architecture.
         target: The tree's architecture.
         cache: The directory of all caches.
+        offline: Only what was fetched before is taken.
 
     Raises:
         PackageError: The repositories do not have the packages for this machine.
@@ -158,11 +161,11 @@ def make(
     if triplet is None:
         raise BuildError(f"the profile {host.name} names no library directory (multiarch)")
     names = requirements(tree, host, target)
-    apt, packages, left_out = _resolved(repositories, names, tree, host, cache)
+    apt, packages, left_out = _resolved(repositories, names, tree, host, cache, offline=offline)
     required = [repository for repository in repositories if repository.required]
     if left_out and 0 < len(required) < len(repositories):
         # A suite may be read for this machine and not for the tree's: then it is newer here.
-        without = _resolved(required, names, tree, host, cache)
+        without = _resolved(required, names, tree, host, cache, offline=offline)
         if len(without[2]) < len(left_out):
             apt, packages, left_out = without
     key = _key(tree, packages, host, target)
@@ -184,9 +187,11 @@ def _resolved(
     tree: Mapping[str, str],
     host: ArchProfile,
     cache: Path,
+    *,
+    offline: bool,
 ) -> tuple[Apt, tuple[Package, ...], tuple[str, ...]]:
     """Find the packages of a twin, and those whose programs have another version than the tree."""
-    apt = Apt(repositories, host.names.deb, cache)
+    apt = Apt(repositories, host.names.deb, cache, offline=offline)
     apt.refresh()
     wanted, absent = _available(apt, names)
     packages = tuple(
