@@ -54,7 +54,7 @@ class Compression:
 
 
 FAST = Compression(3, 18)
-BALANCED = Compression(6, 18)
+BALANCED = Compression(7, 18)
 SMALL = Compression(19, 16)
 
 COMPRESSIONS = {"fast": FAST, "balanced": BALANCED, "small": SMALL}
