@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from imagefactory import console, render
+from imagefactory import render
 
 
 def shown(value: object) -> str:
@@ -47,13 +47,3 @@ def test_durations(value: float | None, text: str) -> None:
 
 def test_json_takes_paths() -> None:
     assert json.loads(render.to_json({"b": Path("/x"), "a": 1})) == {"a": 1, "b": "/x"}
-
-
-def test_progress_is_lines_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
-    monkeypatch.setattr(console, "err", Console(file=stream, highlight=False))
-    announce = console.Announcer("minimal [x]")
-    with announce.running():
-        announce("disk", "writing [/y]")
-    (line,) = stream.getvalue().splitlines()
-    assert line.endswith("s  minimal [x]  disk: writing [/y]")

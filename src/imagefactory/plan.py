@@ -202,11 +202,7 @@ def make_plan(
         PackageError: A package does not exist, or a repository cannot be reached.
         PropertyError: The image properties are not what nova accepts.
     """
-    if not template.exists_for(profile.name):
-        raise ConfigError(
-            f"the image {template.name!r} does not exist for {profile.name}",
-            hint=f"it exists for {', '.join(template.architectures or ())}",
-        )
+    check_exists(template, profile)
     overlay = template_file.parent / template.minimal.overlay
     if not overlay.is_dir():
         raise ConfigError(
@@ -233,6 +229,19 @@ def make_plan(
             mirrors=sources.mirrors,
         )
     return _with_digest(plan)
+
+
+def check_exists(template: ImageTemplate, profile: ArchProfile) -> None:
+    """Refuse an image that does not exist for an architecture.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if not template.exists_for(profile.name):
+        raise ConfigError(
+            f"the image {template.name!r} does not exist for {profile.name}",
+            hint=f"it exists for {', '.join(template.architectures or ())}",
+        )
 
 
 @cache

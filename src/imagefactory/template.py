@@ -196,6 +196,19 @@ def load_all(path: SearchPath) -> dict[str, tuple[ImageTemplate, Path]]:
     return {name: _load(file) for name, file in path.yaml_files("templates").items()}
 
 
+def load_each(
+    path: SearchPath,
+) -> tuple[dict[str, tuple[ImageTemplate, Path]], tuple[ConfigError, ...]]:
+    """Read every template that can be read, and tell what is wrong with the others."""
+    found, mistakes = {}, []
+    for name, file in path.yaml_files("templates").items():
+        try:
+            found[name] = _load(file)
+        except ConfigError as error:
+            mistakes.append(error)
+    return found, tuple(mistakes)
+
+
 def load(path: SearchPath, name: str) -> tuple[ImageTemplate, Path]:
     """Read one template by the image's name.
 
