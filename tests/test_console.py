@@ -66,7 +66,7 @@ def test_on_a_terminal_each_build_has_a_line_until_it_ends(
     one, two, rest = live()
     assert one[1:].startswith("  minimal aarch64  tree")
     assert one.endswith("…  0:00")
-    assert "boot test  a: kernel  b: login [prompt]" in two
+    assert "boot test  b: login [prompt]  a: kernel" in two
     assert rest == "waiting: other x86_64"
     second("upload", "50 %")
     assert "kernel" not in live()[1]

@@ -73,8 +73,9 @@ class _Row:
         if stage != self.stage:
             self.parts.clear()
         self.stage = stage
-        if part:
-            self.parts[part] = message
+        if part:  # the latest first: there may not be room for all
+            self.parts.pop(part, None)
+            self.parts = {part: message, **self.parts}
         else:
             self.message = message
 
