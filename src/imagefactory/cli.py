@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -308,14 +308,7 @@ def build_command(  # noqa: PLR0913
     if as_json:
         click.echo(render.to_json([_outcome_row(outcome) for outcome in outcomes]))
     else:
-        _show_builds(
-            [outcome.build for outcome in outcomes if outcome.build],
-            [
-                (outcome.order.image, outcome.order.profile.name, outcome.error.message)
-                for outcome in outcomes
-                if outcome.error
-            ],
-        )
+        _show_builds([row for outcome in outcomes for row in _table_rows(outcome)])
         for outcome in outcomes:
             if outcome.uploaded:
                 _report_upload(outcome.uploaded)
@@ -568,10 +561,18 @@ def _uploader(
     return upload_build
 
 
-def _show_builds(builds: Sequence[Build], failures: Sequence[tuple[str, str, str]] = ()) -> None:
-    out.print(render.builds_table(builds, failures))
-    for build in builds:  # on lines of their own: a path is for copying
-        out.print(str(build.disk), soft_wrap=True, markup=False)
+def _table_rows(outcome: batch.Outcome) -> Iterator[Build | tuple[str, str, str]]:
+    if outcome.build:
+        yield outcome.build
+    if outcome.error:
+        yield outcome.order.image, outcome.order.profile.name, outcome.error.message
+
+
+def _show_builds(rows: Sequence[Build | tuple[str, str, str]]) -> None:
+    out.print(render.builds_table(rows))
+    for row in rows:  # on lines of their own: a path is for copying
+        if isinstance(row, Build):
+            out.print(str(row.disk), soft_wrap=True, markup=False)
 
 
 def _upload(

@@ -67,20 +67,26 @@ def build_in_words(build: Build) -> str:
     return " · ".join([*words, _checks(build)])
 
 
-def builds_table(builds: Iterable[Build], failures: Iterable[tuple[str, str, str]] = ()) -> Table:
-    """Show builds: what came out and how it was proven; and those that failed, with the reason."""
+def builds_table(rows: Iterable[Build | tuple[str, str, str]]) -> Table:
+    """Show builds, what came out and how it was proven.
+
+    Args:
+        rows: Builds; or image, architecture and reason of one that failed.
+    """
     table = _table("image", "architecture", "size", "boots in", "checks")
-    for build in builds:
+    for row in rows:
+        if not isinstance(row, Build):
+            image, architecture, message = row
+            reason = Text(f"failed: {message.splitlines()[0]}", style="red", overflow="fold")
+            table.add_row(image, architecture, "-", "-", reason)
+            continue
         table.add_row(
-            build.image,
-            build.architecture,
-            megabytes(build.size),
-            seconds(build.boot_seconds),
-            f"[{_VERDICT_STYLE[build.verdict]}]{_checks(build)}[/]",
+            row.image,
+            row.architecture,
+            megabytes(row.size),
+            seconds(row.boot_seconds),
+            f"[{_VERDICT_STYLE[row.verdict]}]{_checks(row)}[/]",
         )
-    for image, architecture, message in failures:
-        reason = Text(f"failed: {message.splitlines()[0]}", style="red", overflow="fold")
-        table.add_row(image, architecture, "-", "-", reason)
     return table
 
 
