@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from imagefactory import cli, template
 from imagefactory.catalog import Catalog, now
+from imagefactory.data import SearchPath, cache_directory
 
 COMMANDS = sorted(cli.main.commands)
 
@@ -82,7 +84,7 @@ def test_the_program_explains_itself_and_its_exit_codes() -> None:
     ("words", "complaint", "hint"),
     [
         (["plan", "nothing"], "no image is called 'nothing'", "known: debian-12, "),
-        (["build", "nothing"], "no image is called 'nothing'", "known: debian-12, "),
+        (["build", "minimal", "nothing"], "no image is called 'nothing'", "known: debian-12, "),
         (["show", "nothing"], "no image is called 'nothing'", "known: debian-12, "),
         (["upload", "nothing", "--cloud", "c"], "no image is called", "known: debian-12, "),
         (["plan", "minimal", "-a", "vax"], "'vax'", "known: aarch64, ppc64le, x86_64"),
@@ -110,6 +112,9 @@ def test_wrong_names_are_told_with_the_known_ones(
         ["plan"],
         ["plan", "minimal", "--nonsense"],
         ["build", "--jobs", "0"],
+        ["build", "--offline", "--upload", "cloud"],
+        ["cache", "prune", "--max-size", "much"],
+        ["cache", "prune", "--older-than", "long"],
         ["build", "--accelerator", "steam"],
         ["test", "/nonexistent/disk"],
         ["upload", "minimal"],
@@ -142,6 +147,58 @@ def test_a_build_is_listed_and_shown(tmp_path: Path) -> None:
     assert manifest["disk"]["size"] == 12_300_000
 
 
+def test_an_image_that_does_not_exist_for_an_architecture_is_told_at_once(tmp_path: Path) -> None:
+    shipped = SearchPath.default().yaml_files("templates")["minimal"]
+    (tmp_path / "templates").mkdir()
+    text = shipped.read_text().replace("name: minimal\n", "name: narrow\narchitectures: [x86_64]\n")
+    (tmp_path / "templates/narrow.yaml").write_text(text)
+    result = call("--path", tmp_path, "build", "minimal", "narrow", "-a", "arm64")
+    assert result.exit_code == 3
+    assert "'narrow' does not exist for aarch64" in result.stderr
+    assert len(result.stderr.splitlines()) == 2
+
+
+def test_a_name_in_the_cloud_is_for_one_build(tmp_path: Path) -> None:
+    for architecture in ("aarch64", "x86_64"):
+        add_build(tmp_path, architecture)
+    words = ("upload", "minimal", "minimal", "--cloud", "c", "--name", "n")
+    assert "--name is for one build" in call("--catalog", tmp_path, *words).stderr
+
+
+def test_offline_without_package_lists_says_what_to_do() -> None:
+    result = call("plan", "minimal", "-a", "arm64", "--offline", "--mirror", "http://192.0.2.1")
+    assert result.exit_code == 5
+    assert "offline: the package lists of http://192.0.2.1/debian bookworm" in result.stderr
+    assert "once without --offline" in result.stderr
+
+
+def test_a_mirror_that_is_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = call("plan", "minimal", "--mirror", "nonsense")
+    assert (result.exit_code, "'nonsense' is not a mirror" in result.stderr) == (3, True)
+    monkeypatch.setenv("IMAGEFACTORY_MIRROR", "http://192.0.2.1/debian nonsense")
+    assert "'nonsense' is not a mirror" in call("plan", "minimal").stderr
+
+
+def test_the_cache_is_shown_and_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert json.loads(call("cache", "show", "--json").stdout) == []
+    assert "0 B in " in call("cache", "show").stdout
+    (cache_directory() / "pool").mkdir(parents=True)
+    (cache_directory() / "pool/a.deb").write_bytes(b"x" * 5000)
+    (kind,) = json.loads(call("cache", "show", "--json").stdout)
+    assert (kind["kind"], kind["entries"]) == ("pool", 1)
+    assert kind["bytes"] >= 5000
+    assert "downloaded packages" in call("cache", "show").stdout
+    for words in (["--max-size", "1M"], ["--older-than", "1h"], []):
+        assert "0 entries, 0 B pruned" in call("cache", "prune", *words).stdout
+    told = call("cache", "prune", "--all", "--dry-run").stdout
+    assert told.startswith("1 entries, ")
+    assert "would be pruned; 0 B left" in told
+    monkeypatch.setenv("IMAGEFACTORY_CACHE_SIZE", "1")
+    (entry,) = json.loads(call("cache", "prune", "--json").stdout)["removed"]
+    assert (entry["kind"], entry["key"]) == ("pool", "a.deb")
+    assert list((cache_directory() / "pool").iterdir()) == []
+
+
 @pytest.mark.parametrize("kind", ["template", "arch-profile"])
 def test_the_schemas_are_json(kind: str) -> None:
     assert json.loads(call("schema", kind).stdout)["type"] == "object"
@@ -151,9 +208,10 @@ def test_all_mistakes_of_a_template_are_told_with_their_lines(tmp_path: Path) ->
     (tmp_path / "templates").mkdir()
     file = tmp_path / "templates/mine.yaml"
     file.write_text("name: mine\ndisk_sise: 3\nbuilder: magic\ndefault_user: [\n]\n")
-    for command in (["list"], ["plan", "mine"], ["build", "mine"]):
+    for command in (["list"], ["plan", "mine"], ["build", "minimal", "mine"]):
         result = call("--path", tmp_path, *command)
         assert result.exit_code == 3
+        assert ("minimal" in result.stdout) == (command == ["list"])  # the others are listed
         for line, word in ((2, "did you mean 'disk_size'"), (3, "builder"), (4, "default_user")):
             told = [part for part in result.stderr.splitlines() if f"{file}:{line}:" in part]
             assert told, line
@@ -185,12 +243,12 @@ def test_a_reader_that_leaves_early_is_no_crash() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     words = [sys.executable, "-c", "from imagefactory.cli import main; main()"]
-    for command in (["schema", "template"], ["list"]):
+    for command in (["schema", "template"], ["list"], ["list", "--json"]):
         done = subprocess.run(
             [*words, *command], stdout=writer, stderr=subprocess.PIPE, check=False
         )
-        assert b"Traceback" not in done.stderr
-        assert b"Exception ignored" not in done.stderr
+        assert done.stderr == b""
+        assert done.returncode == 128 + signal.SIGPIPE
     os.close(writer)
 
 
@@ -212,7 +270,7 @@ def test_an_interrupted_command_ends_as_a_shell_expects(
     def interrupted(*_: object) -> None:
         raise error(130)
 
-    monkeypatch.setattr(template, "load_all", interrupted)
+    monkeypatch.setattr(template, "load_each", interrupted)
     result = call("list")
     assert result.exit_code == 130
 

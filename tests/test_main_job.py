@@ -229,6 +229,64 @@ def test_an_untested_build_is_not_uploaded(factory: Factory, glance_cloud: objec
     assert "boot test" in done.stderr
 
 
+def test_all_architectures_at_once_and_then_again_without_any_network(
+    factory: Factory, built: Callable[[str], BuiltImage]
+) -> None:
+    """The second time in a network namespace of its own, where not even a loopback is up."""
+    words = ("build", "minimal", "--arch", "all", "--skip-test", "--json")
+    first = json.loads(factory.run(*words, "--jobs", "2").stdout)
+    assert [row["architecture"] for row in first] == ARCHITECTURES
+
+    alone = Factory(
+        factory.catalog, command=("unshare", "--net", "--map-root-user", *factory.command)
+    )
+    done = alone.run(*words, "--jobs", "2", "--offline")
+    second = json.loads(done.stdout)
+    assert [row["digest"] for row in second] == [row["digest"] for row in first]
+    assert all(
+        Path(one["disk"]).read_bytes() == Path(other["disk"]).read_bytes()
+        for one, other in zip(first, second, strict=True)
+    )
+    assert done.stderr.count("offline: the package lists are") >= 1
+
+    lost = alone.run("plan", "minimal", "--offline", "--mirror", "http://192.0.2.1", status=5)
+    assert "once without --offline" in lost.stderr
+
+
+def test_one_build_that_fails_stops_no_other(factory: Factory, tmp_path: Path) -> None:
+    shipped = Path(__file__).resolve().parent.parent / "templates"
+    templates = tmp_path / "own" / "templates"
+    templates.mkdir(parents=True)
+    text = (shipped / "minimal.yaml").read_text(encoding="utf-8")
+    text = text.replace("name: minimal\n", "name: broken\n").replace("busybox: [", "no-box: [")
+    (templates / "broken.yaml").write_text(text, encoding="utf-8")
+    (templates / "minimal").symlink_to(shipped / "minimal")
+    mine = Factory(factory.catalog, command=(*factory.command, "--path", str(tmp_path / "own")))
+
+    words = ("build", "broken", "minimal", "--arch", "x86_64", "--skip-test", "--json")
+    done = mine.run(*words, status=5)
+
+    broken, minimal = json.loads(done.stdout)
+    assert (broken["image"], broken["verdict"]) == ("broken", "failed")
+    assert "no package no-box" in broken["error"]
+    assert minimal["verdict"] == "untested"
+    assert len(factory.builds()) == 1
+    assert factory.work() == []
+
+
+def test_an_interruption_ends_all_builds_and_their_guests(factory: Factory) -> None:
+    process = factory.start("build", "minimal", "--arch", "x86_64", "--arch", "aarch64")
+    wait_for_line(process, "power on")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert factory.builds() == []
+    assert factory.work() == []
+    assert processes_with(str(factory.catalog)) == []
+
+
 def test_the_command_is_also_a_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "imagefactory", "--version"],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from imagefactory import console, render
+from imagefactory import render
 
 
 def shown(value: object) -> str:
@@ -45,15 +45,18 @@ def test_durations(value: float | None, text: str) -> None:
     assert render.seconds(value) == text
 
 
+def test_a_build_that_failed_stands_in_the_table_with_its_reason() -> None:
+    table = shown(render.builds_table([("small", "x86_64", "no [kernel]\nat all")]))
+    assert "small   x86_64         -      -          failed: no [kernel]" in table
+    assert "at all" not in table
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (999, "999 B"), (25_000_000, "25 MB"), (2 * 10**10, "20.0 GB")]
+)
+def test_sizes_have_the_unit_that_suits_them(size: int, text: str) -> None:
+    assert render.gigabytes(size) == text
+
+
 def test_json_takes_paths() -> None:
     assert json.loads(render.to_json({"b": Path("/x"), "a": 1})) == {"a": 1, "b": "/x"}
-
-
-def test_progress_is_lines_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
-    monkeypatch.setattr(console, "err", Console(file=stream, highlight=False))
-    announce = console.Announcer("minimal [x]")
-    with announce.running():
-        announce("disk", "writing [/y]")
-    (line,) = stream.getvalue().splitlines()
-    assert line.endswith("s  minimal [x]  disk: writing [/y]")

@@ -69,7 +69,8 @@ def test_no_more_than_the_jobs_work_at_once() -> None:
 
 
 def test_memory_counts_and_all_of_it_comes_back() -> None:
-    schedule = Schedule(9, BUILD_MEMORY * 2 + GUEST_OVERHEAD)
+    everything = BUILD_MEMORY + GUEST_OVERHEAD + 1
+    schedule = Schedule(9, everything)
     workers = [queued(schedule, schedule.building) for _ in range(2)]
     guest = queued(schedule, lambda: schedule.guest(1))
     assert not guest.inside.is_set()
@@ -77,7 +78,7 @@ def test_memory_counts_and_all_of_it_comes_back() -> None:
     assert guest.inside.wait(WAIT)
     guest.end()
     workers[0].end()
-    assert schedule._memory == BUILD_MEMORY * 2 + GUEST_OVERHEAD
+    assert schedule._memory == everything
     assert schedule._free == 9
 
 

@@ -24,23 +24,28 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from imagefactory.errors import ConfigError
 
-DEFAULT_SIZE = 20 << 30
+DEFAULT_SIZE = 20 * 10**9
 """Bytes that the cache may have after a build; ``IMAGEFACTORY_CACHE_SIZE`` says otherwise."""
 
 KINDS = {
     "pool": "downloaded packages",
     "apt": "package lists",
-    "tools": "unpacked programs of the build",
+    "tools": "programs of the build",
+    "twins": "native twins of foreign trees",
+    "launchers": "what runs them in a foreign tree",
     "trees": "trees before their customisation",
     "clusters": "compressed disks, for the next build",
+    "local": "packages from beside a template",
     "kernels": "compressed kernels",
-    "kvm": "what is known of this host's KVM",
+    "kvm": "whether KVM works here",
 }
 """What the kinds of entries hold; others may exist."""
 
@@ -211,6 +216,28 @@ def entries(cache: Path) -> tuple[Entry, ...]:
                 used = path.lstat().st_mtime
                 found.append(Entry(directory.name, path.name, _size(path), used))
     return tuple(found)
+
+
+def summary(cache: Path) -> list[dict[str, Any]]:
+    """Return for each kind how many entries it has, their bytes, when they were used."""
+    by_kind: dict[str, list[Entry]] = {}
+    for entry in entries(cache):
+        by_kind.setdefault(entry.kind, []).append(entry)
+    return [
+        {
+            "kind": kind,
+            "holds": KINDS.get(kind, ""),
+            "entries": len(found),
+            "bytes": sum(entry.size for entry in found),
+            "oldest_use": _iso(min(entry.used for entry in found)),
+            "newest_use": _iso(max(entry.used for entry in found)),
+        }
+        for kind, found in by_kind.items()
+    ]
+
+
+def _iso(used: float) -> str:
+    return datetime.fromtimestamp(used, UTC).isoformat(timespec="seconds")
 
 
 def prune(

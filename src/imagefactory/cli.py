@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -12,20 +12,34 @@ import click
 from pydantic import BaseModel
 from rich.markup import escape
 
-from imagefactory import __version__, doctor, imagetest, pipeline, render, template
+from imagefactory import __version__, batch, cache, doctor, imagetest, render, template
 from imagefactory.arch import ArchProfile
 from imagefactory.catalog import Build, Catalog
 from imagefactory.commands import Commands, complain
-from imagefactory.console import Announcer, err, out, transfer
+from imagefactory.console import Board, out, transfer
 from imagefactory.data import SearchPath, cache_directory
-from imagefactory.errors import ImageFactoryError
+from imagefactory.errors import ConfigError
+from imagefactory.packages.mirrors import Mirrors
 from imagefactory.progress import Stages
+from imagefactory.schedule import Schedule
 from imagefactory.workbench import Workbench
 
 if TYPE_CHECKING:
     from imagefactory.glance.upload import Uploaded
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _as(read: Callable[[str], int]) -> Callable[[click.Context, click.Parameter, Any], int | None]:
+    """Return what reads an option's value, or says how it is written."""
+
+    def convert(_context: click.Context, _parameter: click.Parameter, value: Any) -> int | None:
+        try:
+            return None if value is None else read(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return convert
 
 
 def arch_option(command: F) -> F:
@@ -57,12 +71,33 @@ def proof_options(command: F) -> F:
     return click.option(
         "--jobs",
         "-j",
-        type=click.IntRange(1, 64),
-        default=2,
-        show_default=True,
+        type=click.IntRange(1, 1024),
         envvar="IMAGEFACTORY_JOBS",
         show_envvar=True,
-        help="How many guests boot at once.",
+        help="How many builds and guests work at once, as far as there is memory for them "
+        "[default: the usable CPUs].",
+    )(command)
+
+
+def source_options(command: F) -> F:
+    """Add where packages come from."""
+    command = click.option(
+        "--offline",
+        is_flag=True,
+        help="Ask nothing from the network: package lists as last fetched, packages from the "
+        "cache.",
+    )(command)
+    return click.option(
+        "--mirror",
+        "mirrors",
+        multiple=True,
+        metavar="[OLD=]URL",
+        envvar="IMAGEFACTORY_MIRROR",
+        show_envvar=True,
+        help="Take packages from another mirror: http://my.mirror/debian (archives beside it, "
+        "like /debian-security, are sought there too), or "
+        "http://deb.debian.org/debian=http://my.mirror/debian for one archive alone; repeatable, "
+        "the first that fits counts.",
     )(command)
 
 
@@ -108,7 +143,8 @@ def doctor_command(bench: Workbench, architectures: tuple[str, ...], as_json: bo
 
     Exit status 0: the architectures can be built and boot-tested here; 4: they cannot.
     """
-    templates = [item for item, _ in template.load_all(bench.path).values()]
+    found, mistakes = template.load_each(bench.path)
+    templates = [item for item, _ in found.values()]
     findings = doctor.examine(
         bench.chosen(architectures),
         templates,
@@ -121,6 +157,8 @@ def doctor_command(bench: Workbench, architectures: tuple[str, ...], as_json: bo
         missing = doctor.packages_to_install(findings)
         if missing:
             out.print(f"install with: apt-get install {' '.join(missing)}")
+    if mistakes:
+        return _complain_of(mistakes)
     return 0 if doctor.sufficient(findings) else 4
 
 
@@ -131,11 +169,12 @@ def doctor_command(bench: Workbench, architectures: tuple[str, ...], as_json: bo
 @click.pass_obj
 def list_command(
     bench: Workbench, architectures: tuple[str, ...], as_json: bool, markdown: bool
-) -> None:
+) -> int:
     """List images and architectures with their last builds."""
+    found, mistakes = template.load_each(bench.path)
     rows = [
         (name, profile.name, bench.catalog.latest(name, profile.name))
-        for name, (item, _) in sorted(template.load_all(bench.path).items())
+        for name, (item, _) in sorted(found.items())
         for profile in bench.chosen(architectures)
         if item.exists_for(profile.name)
     ]
@@ -151,6 +190,7 @@ def list_command(
         click.echo(render.to_json([*map(render.build_row, builds), *empty]))
     else:
         out.print(render.list_table(rows))
+    return _complain_of(mistakes)
 
 
 @main.command("show")
@@ -172,16 +212,29 @@ def show_command(
         out.print(render.report_table(build.boots))
 
 
-@main.command("plan")
-@click.argument("image")
+@main.command(
+    "plan",
+    epilog="Examples:\n\n  imagefactory plan minimal --arch arm64\n\n"
+    "  imagefactory plan minimal -a all --mirror http://my.mirror/debian",
+)
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @arch_option
 @json_option
+@source_options
 @click.pass_obj
 def plan_command(
-    bench: Workbench, image: str, architectures: tuple[str, ...], as_json: bool
+    bench: Workbench,
+    *,
+    images: tuple[str, ...],
+    architectures: tuple[str, ...],
+    as_json: bool,
+    mirrors: tuple[str, ...],
+    offline: bool,
 ) -> None:
-    """Show what building IMAGE would do: packages with versions, properties, tests, digest."""
-    made = [bench.plan(image, profile)[0] for profile in bench.profiles_of(image, architectures)]
+    """Show what building each IMAGE would do: packages with versions, properties, tests, digest."""
+    orders = batch.orders(bench, images, architectures)
+    manner = batch.Manner(mirrors=Mirrors.chosen(mirrors), offline=offline)
+    made = batch.plan_all(bench, orders, manner, Schedule.of_this_host())
     if as_json:
         click.echo(render.to_json([plan.facts() for plan in made]))
         return
@@ -193,12 +246,14 @@ def plan_command(
 @main.command(
     "build",
     epilog="Examples:\n\n  imagefactory build --arch aarch64\n\n"
-    "  imagefactory build minimal -a arm64 -a ppc64el --upload mycloud",
+    "  imagefactory build minimal -a arm64 -a ppc64el --upload mycloud\n\n"
+    "  imagefactory build minimal --arch all --jobs 4 --mirror http://my.mirror/debian",
 )
-@click.argument("image", default="minimal")
+@click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @arch_option
 @json_option
 @proof_options
+@source_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("--skip-test", is_flag=True, help="Do not boot it; it is marked as untested.")
 @click.option("--upload", "cloud", metavar="CLOUD", help="Upload to this cloud of clouds.yaml.")
@@ -206,54 +261,58 @@ def plan_command(
 def build_command(  # noqa: PLR0913
     click_context: click.Context,
     *,
-    image: str,
+    images: tuple[str, ...],
     architectures: tuple[str, ...],
     as_json: bool,
     accelerator: Literal["auto", "kvm", "tcg"],
-    jobs: int,
+    jobs: int | None,
+    mirrors: tuple[str, ...],
+    offline: bool,
     dry_run: bool,
     skip_test: bool,
     cloud: str | None,
 ) -> int:
-    """Build IMAGE (default: minimal), boot-test it and put it into the catalog."""
+    """Build each IMAGE (default: minimal), boot-test it and put it into the catalog.
+
+    Images and architectures are built side by side. One that fails does not stop the others;
+    the exit status is that of the first that failed.
+    """
     bench: Workbench = click_context.obj
+    images = images or ("minimal",)
     if dry_run:
         click_context.invoke(
-            plan_command, image=image, architectures=architectures, as_json=as_json
+            plan_command,
+            images=images,
+            architectures=architectures,
+            as_json=as_json,
+            mirrors=mirrors,
+            offline=offline,
         )
         return 0
-    template.load(bench.path, image)
-    builds, failures = [], []
-    for profile in bench.profiles_of(image, architectures):
-        announce = Announcer(f"{image} {profile.name}")
-        factory = pipeline.Factory(
-            profiles=bench.profiles,
-            catalog=bench.catalog,
-            cache=bench.cache,
-            accelerator=accelerator,
-            skip_test=skip_test,
-            jobs=jobs,
-            announce=announce,
-        )
-        try:
-            with announce.running():
-                stages = Stages(announce)
-                with stages.stage("plan", "resolving packages"):
-                    plan, sources = bench.plan(image, profile)
-                for warning in plan.warnings:
-                    err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True)
-                build = pipeline.build(plan, sources, factory, stages)
-            builds.append(build)
-            if cloud:
-                _report_upload(_upload(bench, build, cloud, allow_untested=skip_test))
-        except ImageFactoryError as error:
-            complain(error)
-            failures.append(error)
+    if offline and cloud:
+        raise click.UsageError("--offline and --upload exclude each other")
+    room_for_cache = cache.allowed_size()
+    orders = batch.orders(bench, images, architectures)
+    manner = batch.Manner(
+        mirrors=Mirrors.chosen(mirrors),
+        offline=offline,
+        accelerator=accelerator,
+        skip_test=skip_test,
+        upload=_uploader(bench, cloud, allow_untested=skip_test) if cloud else None,
+    )
+    board = Board([order.subject for order in orders])
+    with board.running():
+        schedule = Schedule.of_this_host(jobs)
+        outcomes = batch.build_all(bench, orders, manner, schedule, board, complain)
+    cache.prune(bench.cache, max_size=room_for_cache)
     if as_json:
-        click.echo(render.to_json([render.build_row(build) for build in builds]))
-    elif builds:
-        _show_builds(builds)
-    return failures[0].exit_code if failures else 0
+        click.echo(render.to_json([_outcome_row(outcome) for outcome in outcomes]))
+    else:
+        _show_builds([row for outcome in outcomes for row in _table_rows(outcome)])
+        for outcome in outcomes:
+            if outcome.uploaded:
+                _report_upload(outcome.uploaded)
+    return next((outcome.error.exit_code for outcome in outcomes if outcome.error), 0)
 
 
 @main.command(
@@ -298,7 +357,7 @@ def test_command(  # noqa: PLR0913
     architectures: tuple[str, ...],
     as_json: bool,
     accelerator: Literal["auto", "kvm", "tcg"],
-    jobs: int,
+    jobs: int | None,
     disk_format: str | None,
     changes: tuple[str, ...],
     properties_file: Path | None,
@@ -319,16 +378,16 @@ def test_command(  # noqa: PLR0913
         memory=memory,
     )
     where = evidence or imagetest.evidence_directory(bench.catalog.directory, disk)
-    announce = Announcer(disk.name)
-    with announce.running():
+    board = Board([disk.name])
+    with board.running():
         report = imagetest.run(
             subject,
             where,
             bench.profiles,
             accelerator=accelerator,
-            jobs=jobs,
+            schedule=Schedule.of_this_host(jobs),
             budget=budget,
-            announce=announce,
+            announce=board.announcer(disk.name),
         )
     if as_json:
         click.echo(report.to_json())
@@ -340,7 +399,7 @@ def test_command(  # noqa: PLR0913
 
 
 @main.command("upload")
-@click.argument("image")
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @arch_option
 @json_option
 @click.option("--cloud", required=True, help="A cloud of clouds.yaml; envvars: the OS_* variables.")
@@ -355,7 +414,7 @@ def test_command(  # noqa: PLR0913
 def upload_command(
     bench: Workbench,
     *,
-    image: str,
+    images: tuple[str, ...],
     architectures: tuple[str, ...],
     as_json: bool,
     cloud: str,
@@ -363,18 +422,23 @@ def upload_command(
     visibility: Literal["private", "shared", "community", "public"] | None,
     allow_untested: bool,
 ) -> None:
-    """Upload the newest builds of IMAGE to a cloud, verified by the cloud's own hash."""
-    uploads = [
-        _upload(
-            bench,
-            build,
-            cloud,
-            name=name,
-            visibility=visibility,
-            allow_untested=allow_untested,
-        )
-        for build in bench.builds(image, architectures)
-    ]
+    """Upload the newest builds of each IMAGE to a cloud, verified by the cloud's own hash."""
+    builds = [build for image in images for build in bench.builds(image, architectures)]
+    if name and len(builds) > 1:
+        raise click.UsageError("--name is for one build: name one image and one architecture")
+    uploads = []
+    for build in builds:
+        with transfer(f"upload {name or f'{build.image} {build.architecture}'}") as progress:
+            done = _upload(
+                bench,
+                build,
+                cloud,
+                progress,
+                name=name,
+                visibility=visibility,
+                allow_untested=allow_untested,
+            )
+        uploads.append(done)
     if as_json:
         click.echo(render.to_json([asdict(done) for done in uploads]))
         return
@@ -393,16 +457,129 @@ def schema_command(kind: str) -> None:
     click.echo(render.to_json(models[kind].model_json_schema()))
 
 
-def _show_builds(builds: Sequence[Build]) -> None:
-    out.print(render.builds_table(builds))
-    for build in builds:  # on lines of their own: a path is for copying
-        out.print(str(build.disk), soft_wrap=True, markup=False)
+@main.group("cache")
+def cache_group() -> None:
+    """Show or prune what was fetched and made before, and is kept for the next build."""
+
+
+@cache_group.command("show")
+@json_option
+@click.pass_obj
+def cache_show_command(bench: Workbench, as_json: bool) -> None:
+    """Show what the cache holds, kind by kind."""
+    kinds = cache.summary(bench.cache)
+    if as_json:
+        click.echo(render.to_json(kinds))
+        return
+    out.print(render.cache_table(kinds))
+    total = render.gigabytes(sum(kind["bytes"] for kind in kinds))
+    bound = render.gigabytes(cache.allowed_size())
+    out.print(f"{total} in {bench.cache}; builds prune it to {bound}", soft_wrap=True, markup=False)
+
+
+@cache_group.command(
+    "prune",
+    epilog="Examples:\n\n  imagefactory cache prune\n\n"
+    "  imagefactory cache prune --max-size 10G --older-than 30d --dry-run",
+)
+@click.option(
+    "--max-size",
+    metavar="SIZE",
+    callback=_as(cache.parse_size),
+    help="How much may stay: 500M, 10G [default: what builds prune it to].",
+)
+@click.option(
+    "--older-than",
+    metavar="AGE",
+    callback=_as(cache.parse_age),
+    help="Take out whatever was not used for as long: 12h, 30d, 2w.",
+)
+@click.option("--all", "everything", is_flag=True, help="Take out everything.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@json_option
+@click.pass_obj
+def cache_prune_command(
+    bench: Workbench,
+    *,
+    max_size: int | None,
+    older_than: int | None,
+    everything: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Take out what was not used for longest; what running builds use stays.
+
+    Everything in the cache can be fetched or made again.
+    """
+    if everything:
+        max_size = 0
+    elif max_size is None and older_than is None:
+        max_size = cache.allowed_size()
+    done = cache.prune(bench.cache, max_size=max_size, older_than=older_than, dry_run=dry_run)
+    if as_json:
+        click.echo(render.to_json(asdict(done)))
+        return
+    size = render.gigabytes(sum(entry.size for entry in done.removed))
+    verb = "would be pruned" if dry_run else "pruned"
+    out.print(f"{len(done.removed)} entries, {size} {verb}; {render.gigabytes(done.left)} left")
+    if done.kept_in_use:
+        out.print(f"{len(done.kept_in_use)} entries stay: running builds use them")
+
+
+def _complain_of(mistakes: Sequence[ConfigError]) -> int:
+    for mistake in mistakes:
+        complain(mistake)
+    return ConfigError.exit_code if mistakes else 0
+
+
+def _outcome_row(outcome: batch.Outcome) -> dict[str, Any]:
+    row = render.build_row(outcome.build) if outcome.build else {}
+    if outcome.error:
+        order = outcome.order
+        row |= render.failure_row(order.image, order.profile.name, outcome.error)
+    if outcome.uploaded:
+        row["upload"] = asdict(outcome.uploaded)
+    return row
+
+
+def _uploader(
+    bench: Workbench, cloud: str, *, allow_untested: bool
+) -> Callable[[Build, Stages], Uploaded]:
+    def upload_build(build: Build, stages: Stages) -> Uploaded:
+        told = -1
+
+        def progress(sent: int, total: int) -> None:
+            nonlocal told
+            tenth = 10 * sent // max(total, 1)
+            if tenth != told:
+                told = tenth
+                stages.announce("upload", f"{cloud}: {tenth * 10} %")
+
+        with stages.stage("upload", cloud):
+            return _upload(bench, build, cloud, progress, allow_untested=allow_untested)
+
+    return upload_build
+
+
+def _table_rows(outcome: batch.Outcome) -> Iterator[Build | tuple[str, str, str]]:
+    if outcome.build:
+        yield outcome.build
+    if outcome.error:
+        yield outcome.order.image, outcome.order.profile.name, outcome.error.message
+
+
+def _show_builds(rows: Sequence[Build | tuple[str, str, str]]) -> None:
+    out.print(render.builds_table(rows))
+    for row in rows:  # on lines of their own: a path is for copying
+        if isinstance(row, Build):
+            out.print(str(row.disk), soft_wrap=True, markup=False)
 
 
 def _upload(
     bench: Workbench,
     build: Build,
     cloud: str,
+    progress: Callable[[int, int], None],
     *,
     name: str | None = None,
     visibility: Literal["private", "shared", "community", "public"] | None = None,
@@ -413,14 +590,7 @@ def _upload(
 
     item, _ = template.load(bench.path, build.image)
     image = NewImage.of_build(build, name, visibility or item.visibility)
-    with transfer(f"upload {image.name}") as bar:
-        task = bar.task_ids[0]
-        return upload(
-            image,
-            cloud=cloud,
-            allow_untested=allow_untested,
-            progress=lambda sent, total: bar.update(task, completed=sent, total=total),
-        )
+    return upload(image, cloud=cloud, allow_untested=allow_untested, progress=progress)
 
 
 def _report_upload(done: Uploaded) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import signal
 import sys
@@ -11,12 +10,22 @@ from typing import Any, NoReturn
 import click
 
 from imagefactory import render, run
-from imagefactory.console import err
-from imagefactory.errors import INTERRUPTED, ImageFactoryError
+from imagefactory.console import discard, err
+from imagefactory.errors import INTERRUPTED, ImageFactoryError, of_system
+
+NOBODY_READS = 128 + signal.SIGPIPE
+"""Exit status when the reader of standard output went away, as a shell counts it."""
 
 
 class Commands(click.Group):
     """A group that turns our errors into a message and a documented exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _NobodyReadsError from None
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Run a command line to its end."""
@@ -38,11 +47,16 @@ class Commands(click.Group):
         except ImageFactoryError as error:
             complain(error)
             sys.exit(error.exit_code)
+        except _NobodyReadsError:
+            discard(1)  # or the interpreter would complain about what was not written
+            sys.exit(NOBODY_READS)
         except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            hint = "make room on the disk" if error.errno == errno.ENOSPC else ""
-            complain(ImageFactoryError(f"{where}{error.strerror or error}", hint=hint))
+            complain(of_system(error))
             sys.exit(ImageFactoryError.exit_code)
+
+
+class _NobodyReadsError(Exception):
+    """The reader of standard output went away; click would make of it an error like any other."""
 
 
 def _interrupt(_signal: int, _frame: object) -> NoReturn:

@@ -6,6 +6,7 @@ The exit codes are a documented interface (README, "Exit codes"): scripts rely o
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -85,3 +86,10 @@ class CloudError(ImageFactoryError):
 
 class PropertyError(ConfigError):
     """An image property is unknown to nova or has a value that nova rejects."""
+
+
+def of_system(error: OSError) -> ImageFactoryError:
+    """Make an error that people can act upon of one of the operating system's."""
+    where = f"{error.filename}: " if error.filename else ""
+    hint = "make room on the disk" if error.errno == errno.ENOSPC else ""
+    return ImageFactoryError(f"{where}{error.strerror or error}", hint=hint)

@@ -13,6 +13,7 @@ from imagefactory.boot import BootReport, boot_test
 from imagefactory.catalog import Build, now, read_build
 from imagefactory.errors import ConfigError
 from imagefactory.properties import validate
+from imagefactory.schedule import Schedule
 from imagefactory.template import BootCase
 
 _FORMATS = {".qcow2": "qcow2", ".img": "qcow2", ".raw": "raw"}
@@ -68,7 +69,7 @@ def run(
     profiles: ArchProfiles,
     *,
     accelerator: Literal["auto", "kvm", "tcg"],
-    jobs: int,
+    schedule: Schedule,
     budget: float | None,
     announce: Callable[[str, str], None],
 ) -> BootReport:
@@ -81,8 +82,9 @@ def run(
         profiles=profiles,
         accelerator=accelerator,
         disk_format=subject.format,
-        progress=announce,
-        jobs=jobs,
+        progress=lambda case, text: announce(f"boot test: {case}", text),
+        room=schedule.guest,
+        jobs=schedule.jobs,
         budget=budget,
     )
 

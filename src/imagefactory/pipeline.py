@@ -6,13 +6,14 @@ import contextlib
 import json
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from imagefactory import __version__
 from imagefactory.arch import ArchProfiles
 from imagefactory.boot import BootReport, boot_test
+from imagefactory.cache import in_use
 from imagefactory.catalog import Build, Catalog, now
 from imagefactory.data import sha256_of
 from imagefactory.disk.image import Disk, make_disk
@@ -22,6 +23,7 @@ from imagefactory.plan import BuildPlan, Sources
 from imagefactory.progress import Stages, silent
 from imagefactory.rootfs import debian, minimal
 from imagefactory.rootfs.workshop import Workshop
+from imagefactory.schedule import Schedule
 from imagefactory.tree import RootTree
 
 BUILDERS: dict[str, Callable[[BuildPlan, Workshop], RootTree]] = {
@@ -40,8 +42,8 @@ class Factory:
     cache: Path
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
     skip_test: bool = False
-    jobs: int = 1
     accelerate: bool = True
+    schedule: Schedule = field(default_factory=Schedule.of_this_host)
     announce: Callable[[str, str], None] = silent
 
 
@@ -61,30 +63,37 @@ def build(
             stage, or the evidence of the boot test, is kept beside the catalog's builds.
     """
     stages = stages or Stages(factory.announce)
-    with factory.catalog.workspace(plan.name) as work, _log_kept(work, plan, factory.catalog):
-        with stages.stage("packages", f"{len(plan.image_packages)} packages"):
-            sources.fetch(plan)
-            pool = sources.image.pool
-            disk_tools = tools.unpack(plan.disk_tools, pool, factory.cache)
-            boot_tools = tools.unpack(plan.boot_tools, pool, factory.cache)
-        scratch = work / "scratch"
-        scratch.mkdir()
-        with stages.stage("tree", f"{plan.template.distribution.release}, kernel and files"):
-            shop = Workshop(
-                sources,
-                disk_tools,
-                factory.profiles.get(platform.machine()),
-                scratch,
-                factory.cache,
-                accelerate=factory.accelerate,
-                announce=factory.announce,
-            )
-            tree = BUILDERS[plan.template.builder](plan, shop)
-        with stages.stage("disk", f"{', '.join(plan.boot)}; qcow2"):
-            disk = make_disk(plan, tree, pool.take, disk_tools, boot_tools, scratch, factory.cache)
-        finished = work / "result"
-        finished.mkdir()
-        disk = disk.moved_to(finished)
+    with (
+        in_use(factory.cache),
+        factory.catalog.workspace(plan.name) as work,
+        _log_kept(work, plan, factory.catalog),
+    ):
+        with factory.schedule.building(plan.build_memory):
+            with stages.stage("packages", f"{len(plan.image_packages)} packages"):
+                sources.fetch(plan)
+                pool = sources.image.pool
+                disk_tools = tools.unpack(plan.disk_tools, pool, factory.cache)
+                boot_tools = tools.unpack(plan.boot_tools, pool, factory.cache)
+            scratch = work / "scratch"
+            scratch.mkdir()
+            with stages.stage("tree", f"{plan.template.distribution.release}, kernel and files"):
+                shop = Workshop(
+                    sources,
+                    disk_tools,
+                    factory.profiles.get(platform.machine()),
+                    scratch,
+                    factory.cache,
+                    accelerate=factory.accelerate,
+                    announce=factory.announce,
+                )
+                tree = BUILDERS[plan.template.builder](plan, shop)
+            with stages.stage("disk", f"{', '.join(plan.boot)}; qcow2"):
+                disk = make_disk(
+                    plan, tree, pool.take, disk_tools, boot_tools, scratch, factory.cache
+                )
+            finished = work / "result"
+            finished.mkdir()
+            disk = disk.moved_to(finished)
         report = None
         if not factory.skip_test:
             with stages.stage("boot test", ", ".join(case.name for case in plan.cases)):
@@ -100,8 +109,9 @@ def _prove(plan: BuildPlan, disk: Disk, evidence: Path, factory: Factory) -> Boo
         evidence,
         profiles=factory.profiles,
         accelerator=factory.accelerator,
-        progress=factory.announce,
-        jobs=factory.jobs,
+        progress=lambda case, text: factory.announce(f"boot test: {case}", text),
+        room=factory.schedule.guest,
+        jobs=factory.schedule.jobs,
     )
     if not report.passed:
         raise BootTestError(

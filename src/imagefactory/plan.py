@@ -19,6 +19,7 @@ from imagefactory.errors import ConfigError
 from imagefactory.packages import local
 from imagefactory.packages.apt import Apt, Package
 from imagefactory.packages.mirrors import NONE, Mirrors, in_words
+from imagefactory.schedule import BUILD_MEMORY
 from imagefactory.template import (
     BootCase,
     Bootloader,
@@ -39,6 +40,9 @@ _NOT_IN_THE_IMAGE = frozenset(
         *("repositories", "extra_repositories", "tool_repositories"),
     }
 )
+
+_UNPACKED_RATIO = 8
+"""A tree in memory with its packages beside it, to the packages alone: 6 was seen."""
 
 _BUILDING_CODE = ("packages", "rootfs", "sandbox", "disk", "tree.py", "identifiers.py", "plan.py")
 """The parts of this package whose code decides what an image's bytes are."""
@@ -87,6 +91,14 @@ class BuildPlan:
         """The directory of the image's own files."""
         overlay = self.template.recipe.overlay
         return self.beside(overlay) if overlay else None
+
+    @property
+    def build_memory(self) -> int:
+        """MiB that building takes: programs, and a tree that is made in memory."""
+        if isinstance(self.template.recipe, MinimalTree):
+            return BUILD_MEMORY
+        packed = sum(package.size for package in self.image_packages)
+        return BUILD_MEMORY + (packed * _UNPACKED_RATIO >> 20)
 
     @property
     def kernel_arguments(self) -> tuple[str, ...]:
@@ -261,11 +273,7 @@ def make_plan(
         PackageError: A package does not exist, or a repository cannot be reached.
         PropertyError: The image properties are not what nova accepts.
     """
-    if not template.exists_for(profile.name):
-        raise ConfigError(
-            f"the image {template.name!r} does not exist for {profile.name}",
-            hint=f"it exists for {', '.join(template.architectures or ())}",
-        )
+    check_exists(template, profile)
     _check_files(template, template_file)
     image_properties = properties.derive(profile, template)
     warnings = properties.validate(image_properties, hypervisor=profile.hypervisor)
@@ -289,6 +297,19 @@ def make_plan(
             mirrors=sources.mirrors,
         )
     return _with_digest(plan)
+
+
+def check_exists(template: ImageTemplate, profile: ArchProfile) -> None:
+    """Refuse an image that does not exist for an architecture.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if not template.exists_for(profile.name):
+        raise ConfigError(
+            f"the image {template.name!r} does not exist for {profile.name}",
+            hint=f"it exists for {', '.join(template.architectures or ())}",
+        )
 
 
 @cache

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from imagefactory.catalog import Build
+from imagefactory.errors import ImageFactoryError
 from imagefactory.plan import BuildPlan
 
 _VERDICT_STYLE = {"passed": "green", "failed": "red", "skipped": "yellow", "untested": "yellow"}
@@ -45,19 +46,77 @@ def build_row(build: Build) -> dict[str, Any]:
     }
 
 
-def builds_table(builds: Iterable[Build]) -> Table:
-    """Show finished builds: what came out, how it was proven, where it lies."""
+def failure_row(image: str, architecture: str, error: ImageFactoryError) -> dict[str, Any]:
+    """Return what ``--json`` says of a build that failed."""
+    return {
+        "image": image,
+        "architecture": architecture,
+        "verdict": "failed",
+        "error": error.message,
+        "hint": error.hint,
+        "log": str(error.log) if error.log else None,
+        "exit_code": error.exit_code,
+    }
+
+
+def build_in_words(build: Build) -> str:
+    """Tell in one line what came out."""
+    words = [megabytes(build.size)]
+    if build.boot_seconds is not None:
+        words.append(f"boots in {seconds(build.boot_seconds)}")
+    return " · ".join([*words, _checks(build)])
+
+
+def builds_table(rows: Iterable[Build | tuple[str, str, str]]) -> Table:
+    """Show builds, what came out and how it was proven.
+
+    Args:
+        rows: Builds; or image, architecture and reason of one that failed.
+    """
     table = _table("image", "architecture", "size", "boots in", "checks")
-    for build in builds:
-        passed, made = build.checks
-        style = _VERDICT_STYLE[build.verdict]
-        checks = f"{passed}/{made} {build.verdict}" if made else build.verdict
+    for row in rows:
+        if not isinstance(row, Build):
+            image, architecture, message = row
+            reason = Text(f"failed: {message.splitlines()[0]}", style="red", overflow="fold")
+            table.add_row(image, architecture, "-", "-", reason)
+            continue
         table.add_row(
-            build.image,
-            build.architecture,
-            megabytes(build.size),
-            seconds(build.boot_seconds),
-            f"[{style}]{checks}[/]",
+            row.image,
+            row.architecture,
+            megabytes(row.size),
+            seconds(row.boot_seconds),
+            f"[{_VERDICT_STYLE[row.verdict]}]{_checks(row)}[/]",
+        )
+    return table
+
+
+def _checks(build: Build) -> str:
+    passed, made = build.checks
+    return f"{passed}/{made} {build.verdict}" if made else build.verdict
+
+
+def gigabytes(size: float) -> str:
+    """Return a size with the unit that suits it, in powers of 1000."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def cache_table(kinds: Sequence[dict[str, Any]]) -> Table:
+    """Show what the cache holds, kind by kind."""
+    table = _table("kind", "holds", "entries", "size", "oldest use", "newest use")
+    for column in table.columns:
+        column.no_wrap = column.header != "holds"
+        column.justify = "right" if column.header in {"entries", "size"} else "left"
+    for kind in kinds:
+        table.add_row(
+            escape(kind["kind"]),
+            kind["holds"],
+            str(kind["entries"]),
+            gigabytes(kind["bytes"]),
+            *(kind[key][:10] for key in ("oldest_use", "newest_use")),
         )
     return table
 
@@ -106,6 +165,7 @@ def plan_table(plan: BuildPlan) -> Table:
     table.add_row("kernel", facts["kernel"])
     table.add_row("boot", ", ".join(facts["boot"]))
     table.add_row("disk", f"{facts['disk_size_mib']} MiB, grows with the guest's disk")
+    table.add_row("mirrors", Text("\n".join(facts["mirrors"]), overflow="fold"))
     table.add_row("packages", Text(" ".join(map(str, plan.image_packages)), overflow="fold"))
     table.add_row("tools", Text(" ".join(facts["tools"]), overflow="fold"))
     properties = "\n".join(f"{key}={value}" for key, value in sorted(plan.properties.items()))

@@ -31,6 +31,7 @@ Beside = Annotated[
     ),
 ]
 Unit = Annotated[str, Field(pattern=r"^[A-Za-z0-9:_.@-]+$")]
+PathGlob = Annotated[str, Field(pattern=r"^/[^\s,'\"]+$")]
 PackageName = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9+.-]+|\?[a-z]+(\([a-z]+\))?)$")]
 """A package, or one of apt's patterns (apt-patterns(7)) such as ``?essential``."""
 
@@ -241,6 +242,12 @@ class DebianTree(Model):
         default=None,
         description="directory of .deb files beside the template, used like one more repository",
     )
+    exclude: tuple[PathGlob, ...] = Field(
+        default=(), description="files that dpkg leaves out, now and in the guest (dpkg(1))"
+    )
+    include: tuple[PathGlob, ...] = Field(
+        default=(), description="those of them that it takes nevertheless"
+    )
     preseed: tuple[str, ...] = Field(
         default=(), description="answers to debconf: PACKAGE QUESTION TYPE ANSWER"
     )
@@ -369,6 +376,19 @@ def load_all(path: SearchPath) -> dict[str, tuple[ImageTemplate, Path]]:
         ConfigError: A file is named unlike its template.
     """
     return {name: _load(file) for name, file in path.yaml_files("templates").items()}
+
+
+def load_each(
+    path: SearchPath,
+) -> tuple[dict[str, tuple[ImageTemplate, Path]], tuple[ConfigError, ...]]:
+    """Read every template that can be read, and tell what is wrong with the others."""
+    found, mistakes = {}, []
+    for name, file in path.yaml_files("templates").items():
+        try:
+            found[name] = _load(file)
+        except ConfigError as error:
+            mistakes.append(error)
+    return found, tuple(mistakes)
 
 
 def load(path: SearchPath, name: str) -> tuple[ImageTemplate, Path]:

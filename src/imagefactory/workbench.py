@@ -11,8 +11,9 @@ from imagefactory import template
 from imagefactory.arch import ArchProfile, ArchProfiles
 from imagefactory.catalog import Build, Catalog
 from imagefactory.data import SearchPath
-from imagefactory.errors import ConfigError, UnknownNameError
-from imagefactory.plan import BuildPlan, Sources, make_plan
+from imagefactory.errors import ConfigError
+from imagefactory.packages.mirrors import NONE, Mirrors
+from imagefactory.plan import BuildPlan, Sources, check_exists, make_plan
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,39 @@ class Workbench:
             return chosen
         return tuple(profile for profile in chosen if item.exists_for(profile.name))
 
-    def plan(self, image: str, profile: ArchProfile) -> tuple[BuildPlan, Sources]:
+    def orders(
+        self, images: Sequence[str], architectures: Sequence[str]
+    ) -> tuple[tuple[str, ArchProfile], ...]:
+        """Each image with each architecture asked for, once.
+
+        Raises:
+            UnknownNameError: No image or architecture has that name.
+            ConfigError: An image does not exist for an architecture that was named.
+            YamlMistakesError: A template has mistakes.
+        """
+        wanted = {}
+        for image in images:
+            item, _ = template.load(self.path, image)
+            for profile in self.profiles_of(image, architectures):
+                check_exists(item, profile)
+                wanted[image, profile.name] = profile
+        return tuple((image, profile) for (image, _), profile in wanted.items())
+
+    def plan(
+        self,
+        image: str,
+        profile: ArchProfile,
+        mirrors: Mirrors = NONE,
+        *,
+        offline: bool = False,
+    ) -> tuple[BuildPlan, Sources]:
         """Resolve an image for an architecture.
 
         Raises:
             ImageFactoryError: See `make_plan`.
         """
         item, file = template.load(self.path, image)
-        sources = Sources.of(item, file, profile, self.cache)
+        sources = Sources.of(item, file, profile, self.cache, mirrors, offline=offline)
         return make_plan(item, file, profile, sources), sources
 
     def builds(self, image: str, architectures: Sequence[str]) -> list[Build]:
@@ -56,9 +82,6 @@ class Workbench:
         Raises:
             ConfigError: One of those that were named was never built, or none was.
         """
-        known = template.load_all(self.path)
-        if image not in known:
-            raise UnknownNameError("image", image, sorted(known))
         builds = []
         for profile in self.profiles_of(image, architectures):
             build = self.catalog.latest(image, profile.name)

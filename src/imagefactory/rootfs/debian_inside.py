@@ -31,6 +31,7 @@ class Base:
     architecture: str
     packages: tuple[str, ...]
     preseed: tuple[str, ...]
+    dpkg_options: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ def _bootstrap(base: Base, tree: Path, env: dict[str, str]) -> None:
             "--skip=check/empty,check/qemu,output/dev,output/mknod",
             f"--include={','.join(base.packages)}",
             *hooks,
+            *(f"--dpkgopt={option}" for option in base.dpkg_options),
             *("", str(tree), f"deb [trusted=yes] copy://{base.repository} ./"),
         ],
         # The kernel's package would make an initramfs that the next trigger makes again.
