@@ -53,7 +53,8 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
             architecture=plan.profile.names.deb,
             packages=tuple(package.name for package in plan.image_packages),
             preseed=recipe.preseed,
-            dpkg_options=_dpkg_options(recipe),
+            exclude=recipe.exclude,
+            include=recipe.include,
         ),
         epoch=epoch,
         actions=tuple(_action(step, plan) for step in _steps(plan, recipe)),
@@ -132,20 +133,12 @@ def _recipe(plan: BuildPlan) -> DebianTree:
     return plan.template.recipe
 
 
-def _dpkg_options(recipe: DebianTree) -> tuple[str, ...]:
-    """What dpkg leaves out; the last option that fits a file counts."""
-    return (
-        *(f"path-exclude={pattern}" for pattern in recipe.exclude),
-        *(f"path-include={pattern}" for pattern in recipe.include),
-    )
-
-
 def _base_key(plan: BuildPlan, recipe: DebianTree, epoch: int) -> str:
     """Digest of all that decides the tree before its customisation."""
     content = {
         "packages": [package.sha256 for package in plan.image_packages],
         "preseed": recipe.preseed,
-        "dpkg": _dpkg_options(recipe),
+        "exclude": [recipe.exclude, recipe.include],
         "epoch": epoch,
         "code": hashlib.sha256(
             (Path(__file__).parent / "debian_inside.py").read_bytes()

@@ -6,10 +6,13 @@ for each build.
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shutil
 import signal
 import sys
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +34,8 @@ class Base:
     architecture: str
     packages: tuple[str, ...]
     preseed: tuple[str, ...]
-    dpkg_options: tuple[str, ...]
+    exclude: tuple[str, ...]
+    include: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ _LEFTOVERS = (
 )
 """Globs of what may not stay in an image."""
 
+_DPKG_CHOICE = "etc/dpkg/dpkg.cfg.d/imagefactory"
+
 _LOGS = "var/log"
 
 _UNPACK = ("tar", "--extract", "--numeric-owner", "-p", "--xattrs", "--xattrs-include=*")
@@ -136,10 +142,21 @@ def build(spec: Spec) -> None:
 
 def _bootstrap(base: Base, tree: Path, env: dict[str, str]) -> None:
     hooks = []
+    if base.exclude:
+        # Not --dpkgopt: mmdebstrap would sift what it unpacks by itself through a filter in Perl,
+        # which takes longer than all else it does; `_leave_out` removes those files.
+        choice = Path(base.repository) / "dpkg.cfg"
+        choice.write_text(
+            "# Written by imagefactory: what this image leaves out.\n"
+            + "".join(f"path-exclude={pattern}\n" for pattern in base.exclude)
+            + "".join(f"path-include={pattern}\n" for pattern in base.include),
+            encoding="utf-8",
+        )
+        hooks.append(f'--setup-hook=install -D -m 644 {choice} "$1/{_DPKG_CHOICE}"')
     if base.preseed:
         answers = Path(base.repository) / "preseed"
         answers.write_text("".join(f"{line}\n" for line in base.preseed), encoding="utf-8")
-        hooks = [f'--essential-hook=chroot "$1" debconf-set-selections <{answers}']
+        hooks += [f'--essential-hook=chroot "$1" debconf-set-selections <{answers}']
     follow(
         [
             *("mmdebstrap", "--mode=root", "--variant=essential", "--format=directory"),
@@ -148,15 +165,33 @@ def _bootstrap(base: Base, tree: Path, env: dict[str, str]) -> None:
             "--skip=check/empty,check/qemu,output/dev,output/mknod",
             f"--include={','.join(base.packages)}",
             *hooks,
-            *(f"--dpkgopt={option}" for option in base.dpkg_options),
             *("", str(tree), f"deb [trusted=yes] copy://{base.repository} ./"),
         ],
         # The kernel's package would make an initramfs that the next trigger makes again.
         env={**env, "INITRD": "No"},
     )
+    with rooted(tree):
+        _leave_out(base)
     with entered(tree, env) as chroot:
         tell("progress", "making the initramfs")
         chroot.run(["update-initramfs", "-c", "-k", "all"])
+
+
+def _leave_out(base: Base) -> None:
+    """Remove what dpkg leaves out and mmdebstrap unpacked; called inside the tree."""
+    for pattern in base.exclude:
+        fixed = Path(re.split(r"[*?\[]", pattern)[0])
+        below = fixed if pattern.startswith(f"{fixed}/") else fixed.parent
+        # The deepest first, so that a directory is empty when its turn comes.
+        for path in sorted(below.rglob("*"), reverse=True):
+            name = str(path)
+            if not fnmatchcase(name, pattern) or any(fnmatchcase(name, i) for i in base.include):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                with contextlib.suppress(OSError):  # it holds what is included
+                    path.rmdir()
+            else:
+                path.unlink()
 
 
 def _customize(spec: Spec, tree: Path, env: dict[str, str]) -> None:

@@ -102,7 +102,7 @@ def mounted(target: Path, *how: str) -> Iterator[None]:
 
 
 def follow(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
-    """Run a program whose ``I:`` lines are its progress; all it says goes to the log.
+    """Run a program whose lines ``I: doing ...`` are its progress; all it says goes to the log.
 
     Raises:
         CommandError: It failed.
@@ -112,8 +112,8 @@ def follow(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
         for line in process.stderr or ():
             sys.stderr.write(line)
             last = [*last[-11:], line.rstrip()]
-            if line.startswith("I: "):
-                tell("progress", line[3:].strip())
+            if line.startswith("I: ") and line.rstrip().endswith("..."):
+                tell("progress", line[3:].strip(" .\n"))
         process.wait()
     sys.stderr.flush()
     if process.returncode:
