@@ -28,6 +28,7 @@ from imagefactory.template import (
     ImageTemplate,
     MinimalTree,
     UefiFiles,
+    beside,
 )
 
 _NAMESPACE = uuid.UUID("5b0f7a0c-6d2e-5c0b-9e0e-1f8a3f1c7d10")
@@ -136,7 +137,7 @@ class BuildPlan:
 
     def beside(self, path: str) -> Path:
         """Return a file that the template names by its path beside itself."""
-        return self.template_file.parent / path
+        return beside(self.template_file, path)
 
     def identifier(self, purpose: str) -> uuid.UUID:
         """Derive an identifier (of a disk, a partition, a filesystem) from the digest."""
@@ -207,7 +208,7 @@ class Sources:
         host = host_deb_architecture()
         repositories, tool_repositories = mirrors.of(template)
         if isinstance(template.recipe, DebianTree) and template.recipe.local_packages:
-            directory = template_file.parent / template.recipe.local_packages
+            directory = beside(template_file, template.recipe.local_packages)
             repositories = (*repositories, local.repository_of(directory, cache_directory))
         return cls(
             Apt(repositories, profile.names.deb, cache_directory, offline=offline),
@@ -348,13 +349,13 @@ def boot_methods(template: ImageTemplate, profile: ArchProfile) -> tuple[str, ..
 def _check_files(template: ImageTemplate, template_file: Path) -> None:
     """What a template names beside itself must be there before hours are spent."""
     overlay = template.recipe.overlay
-    if overlay and not (template_file.parent / overlay).is_dir():
+    if overlay and not beside(template_file, overlay).is_dir():
         raise ConfigError(
             f"{template_file}: the overlay {template_file.parent / overlay} is not a directory",
             hint="`overlay:` names a directory beside the template",
         )
     for name in _files(template):
-        if not (template_file.parent / name).exists():
+        if not beside(template_file, name).exists():
             raise ConfigError(
                 f"{template_file}: {template_file.parent / name} does not exist",
                 hint="the steps of `customize:` name it by its path beside the template",

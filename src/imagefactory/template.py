@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from imagefactory import yamlfile
 from imagefactory.arch import BootMethod, Name
-from imagefactory.data import SearchPath
+from imagefactory.data import SearchPath, shipped_directory
 from imagefactory.errors import ConfigError, UnknownNameError
 from imagefactory.yamlfile import Model
 
@@ -294,6 +294,10 @@ class ImageTemplate(Model):
 
     name: Name
     description: str
+    extends: Name | None = Field(
+        default=None,
+        description="the template that this one builds upon, saying only what differs",
+    )
     builder: Literal["minimal", "debian"]
     distribution: Distribution
     architectures: tuple[Name, ...] | None = Field(
@@ -375,7 +379,7 @@ def load_all(path: SearchPath) -> dict[str, tuple[ImageTemplate, Path]]:
         YamlMistakesError: A template has mistakes.
         ConfigError: A file is named unlike its template.
     """
-    return {name: _load(file) for name, file in path.yaml_files("templates").items()}
+    return {name: _load(file, path) for name, file in path.yaml_files("templates").items()}
 
 
 def load_each(
@@ -385,7 +389,7 @@ def load_each(
     found, mistakes = {}, []
     for name, file in path.yaml_files("templates").items():
         try:
-            found[name] = _load(file)
+            found[name] = _load(file, path)
         except ConfigError as error:
             mistakes.append(error)
     return found, tuple(mistakes)
@@ -401,11 +405,28 @@ def load(path: SearchPath, name: str) -> tuple[ImageTemplate, Path]:
     files = path.yaml_files("templates")
     if name not in files:
         raise UnknownNameError("image", name, sorted(files))
-    return _load(files[name])
+    return _load(files[name], path)
 
 
-def _load(file: Path) -> tuple[ImageTemplate, Path]:
-    template = yamlfile.load(file, ImageTemplate)
+def beside(template_file: Path, name: str) -> Path:
+    """Find what a template names by its path: beside itself, else beside the shipped templates.
+
+    The latter for templates of a user's that extend a shipped one.
+    """
+    own = template_file.parent / name
+    return own if own.exists() else shipped_directory() / "templates" / name
+
+
+def _load(file: Path, path: SearchPath) -> tuple[ImageTemplate, Path]:
+    def parent(name: str) -> Path:
+        files = path.yaml_files("templates")
+        if name == file.stem:  # one's own debian-12 may extend the shipped one
+            files = SearchPath((shipped_directory(),)).yaml_files("templates")
+        if name not in files:
+            raise UnknownNameError("image", name, sorted(files))
+        return files[name]
+
+    template = yamlfile.load(file, ImageTemplate, parent)
     if template.name != file.stem:
         raise ConfigError(
             f"{file}: the image is named {template.name!r}, the file {file.stem!r}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,9 @@ from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from imagefactory.errors import ConfigError
+
+EXTENDS = "extends"
+"""The key by which a file builds upon another one of its kind."""
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000
@@ -49,8 +52,14 @@ class YamlMistakesError(ConfigError):
         self.mistakes = tuple(mistakes)
 
 
-def load(path: Path, model: type[M]) -> M:
+def load(path: Path, model: type[M], parent: Callable[[str], Path] | None = None) -> M:
     """Read one YAML file into a model.
+
+    Args:
+        path: The file.
+        model: What it should hold.
+        parent: Finds the file that ``extends: NAME`` names. The extending file's mappings are
+            merged into that one's, key by key; everything else replaces what was there.
 
     Raises:
         YamlMistakesError: The file is not YAML, or not what the model asks for.
@@ -59,11 +68,33 @@ def load(path: Path, model: type[M]) -> M:
     raw = _read(path)
     try:
         # JSON mode lets strict models take lists for tuples.
-        return model.model_validate_json(json.dumps(_plain(raw, iter(range(MAX_NODES)))))
+        return model.model_validate_json(json.dumps(_with_parents(path, raw, parent)))
     except _TooMuchError as error:
         raise YamlMistakesError(path, [f"{path}:1: {error}"]) from None
     except ValidationError as error:
         raise YamlMistakesError(path, _mistakes(path, raw, model, error)) from None
+
+
+def _with_parents(
+    path: Path, raw: CommentedMap, parent: Callable[[str], Path] | None
+) -> dict[str, Any]:
+    content: dict[str, Any] = _plain(raw, iter(range(MAX_NODES)))
+    seen = [path]
+    while parent and isinstance(content.get(EXTENDS), str):
+        file = parent(content.pop(EXTENDS))
+        if file in seen:
+            raise YamlMistakesError(path, [f"{path}:1: {EXTENDS}: {file} extends itself"])
+        seen.append(file)
+        content = _merged(_plain(_read(file), iter(range(MAX_NODES))), content)
+    return content
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            both[key] = _merged(below[key], above[key])
+    return both
 
 
 class _TooMuchError(ValueError):
