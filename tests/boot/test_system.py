@@ -12,7 +12,7 @@ from typing import Protocol
 import pytest
 
 from imagefactory.arch import ArchProfiles
-from imagefactory.boot import BootReport, CaseReport, boot_test
+from imagefactory.boot import BootReport, CaseReport, boot_test, proven_properties
 from imagefactory.run import run
 from imagefactory.template import BootCase
 
@@ -230,3 +230,17 @@ def test_a_guest_that_will_not_reboot_is_told_as_such(bench: Bench, patient: Pat
     failed = bench.fail(patient.disk, patient.properties, case, budget=200)
     assert failed.diagnosis is not None
     assert failed.diagnosis.failure == "no reboot", failed.diagnosis
+
+
+def test_secure_boot_is_enforced_and_not_only_offered(
+    bench: Bench, built: Callable[[str], Built]
+) -> None:
+    """The minimal image's kernel is stored compressed, so its signature cannot be checked."""
+    image = built("x86_64")
+    secure = {"hw_firmware_type": "uefi", "hw_machine_type": "q35", "os_secure_boot": "required"}
+    case = CONFIG_DRIVE.model_copy(update={"properties": secure, "memory": 256})
+    report = bench.boot(image.disk, image.properties, case)
+    (failed,) = report.cases
+    assert failed.diagnosis is not None, report.to_json()
+    assert failed.diagnosis.failure == "no kernel", failed.diagnosis
+    assert proven_properties(report) == {}
