@@ -148,7 +148,6 @@ def test_firmware_is_what_a_descriptor_names_and_exists(firmware: Host, tmp_path
         descriptor(Path("/etc/passwd"), architecture="x86_64"),
         descriptor(Path("/etc/passwd"), interface="bios"),
         "",
-        "no json",
         "[]",
         '{"targets": 5}',
         '{"targets": [], "mapping": [], "interface-types": []}',
@@ -158,6 +157,13 @@ def test_other_descriptors_do_not_help_and_do_not_hurt(firmware: Host, content: 
     (firmware.firmware[0] / "50.json").write_text(content)
     found = firmware_of_aarch64(firmware)
     assert (found.state, found.package) == (State.MISSING, "qemu-efi-aarch64")
+
+
+def test_a_broken_descriptor_is_named_for_the_boot_test_would_stumble(firmware: Host) -> None:
+    (firmware.firmware[0] / "50.json").write_text("no json")
+    found = firmware_of_aarch64(firmware)
+    assert (found.state, found.package) == (State.MISSING, "qemu-efi-aarch64")
+    assert "50.json is not JSON" in found.detail
 
 
 def test_an_empty_descriptor_hides_its_namesake(firmware: Host, tmp_path: Path) -> None:

@@ -27,6 +27,14 @@ def test_what_looks_like_markup_is_printed_as_it_stands(text: str) -> None:
     )
 
 
+def test_a_second_boot_stands_behind_the_first_and_comparisons_at_the_end() -> None:
+    case = {"name": "x", "checks": [], "milestones": {"second ssh": 5.0, "ssh": 9.0, "login": 8.0}}
+    shared = {"name": "different machine-ids", "verdict": "failed", "detail": "one and other"}
+    text = shown(render.report_table([case], [shared]))
+    assert "login 8.0 s, ssh 9.0 s, second ssh 5.0 s" in text
+    assert "all boots" in text.splitlines()[-2]
+
+
 def test_an_error_tells_what_to_do_and_where_to_look() -> None:
     assert shown(render.error_text("what", "how", Path("/var/where"))) == (
         "error: what\nhint:  how\nlog:   /var/where\n"

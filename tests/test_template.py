@@ -157,3 +157,9 @@ def test_a_password_that_is_no_hash_is_not_repeated(tmp_path: Path) -> None:
         template.load(SearchPath((tmp_path,)), "minimal")
     assert "console_password" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_only_a_guest_that_lets_somebody_in_can_be_told_to_reboot() -> None:
+    assert BootCase(name="x", datasource="nocloud", reboot=True).reboot
+    with pytest.raises(ValueError, match="reboot needs a datasource"):
+        BootCase(name="x", datasource="none", reboot=True)

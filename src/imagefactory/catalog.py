@@ -70,6 +70,11 @@ class Build:
         return tuple((self.manifest.get("boot_test") or {}).get("cases", ()))
 
     @property
+    def comparisons(self) -> tuple[dict[str, Any], ...]:
+        """What the boot test found when it compared the boots with each other."""
+        return tuple((self.manifest.get("boot_test") or {}).get("checks", ()))
+
+    @property
     def boot_seconds(self) -> float | None:
         """Seconds from power-on to a shell over SSH, the slowest of the tested boots."""
         times = [boot["milestones"].get("ssh") for boot in self.boots]
@@ -80,6 +85,7 @@ class Build:
     def checks(self) -> tuple[int, int]:
         """Checks passed, and checks made."""
         verdicts = [check["verdict"] for boot in self.boots for check in boot["checks"]]
+        verdicts += [check["verdict"] for check in self.comparisons]
         return verdicts.count("passed"), len(verdicts) - verdicts.count("skipped")
 
     @property

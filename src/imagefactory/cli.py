@@ -209,7 +209,7 @@ def show_command(
     _show_builds(builds)
     for build in builds:
         out.print(f"[bold]{build.image} {build.architecture}[/]  digest {build.digest}")
-        out.print(render.report_table(build.boots))
+        out.print(render.report_table(build.boots, build.comparisons))
 
 
 @main.command(
@@ -346,6 +346,7 @@ def build_command(  # noqa: PLR0913
     type=click.Choice(["config-drive", "openstack", "ec2", "nocloud", "none"]),
     help="Boot once with each [default: config-drive].",
 )
+@click.option("--reboot", is_flag=True, help="Let each guest reboot and prove itself again.")
 @click.option("--memory", type=click.IntRange(32), help="MiB [default: min_ram, else 512].")
 @click.option("--budget", type=click.IntRange(1), help="Seconds from power-on to SSH.")
 @click.option("--evidence", type=click.Path(path_type=Path), help="Where logs and pictures go.")
@@ -362,6 +363,7 @@ def test_command(  # noqa: PLR0913
     changes: tuple[str, ...],
     properties_file: Path | None,
     datasources: tuple[str, ...],
+    reboot: bool,
     memory: int | None,
     budget: int | None,
     evidence: Path | None,
@@ -375,6 +377,7 @@ def test_command(  # noqa: PLR0913
         properties_file=properties_file,
         changes=changes,
         datasources=datasources,
+        reboot=reboot,
         memory=memory,
     )
     where = evidence or imagetest.evidence_directory(bench.catalog.directory, disk)
@@ -392,7 +395,8 @@ def test_command(  # noqa: PLR0913
     if as_json:
         click.echo(report.to_json())
     else:
-        out.print(render.report_table(json.loads(report.to_json())["cases"]))
+        told = json.loads(report.to_json())
+        out.print(render.report_table(told["cases"], told["checks"]))
         out.print(f"[bold]{report.verdict}[/]: {escape(report.summary)}", soft_wrap=True)
         out.print(f"evidence: {where}", soft_wrap=True, markup=False)
     return 0 if report.passed else 7

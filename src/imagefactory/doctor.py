@@ -17,16 +17,16 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
 from imagefactory import run
 from imagefactory.arch import ArchProfile
+from imagefactory.boot import firmware
 from imagefactory.data import config_home
 from imagefactory.errors import ImageFactoryError
 from imagefactory.sandbox import foreign
@@ -75,12 +75,7 @@ class Host:
     proc: Path = Path("/proc")
     cgroup: Path = Path("/sys/fs/cgroup")
     kvm: Path = Path("/dev/kvm")
-    firmware: tuple[Path, ...] = (
-        # QEMU's docs/interop/firmware.json: the user's own, the host's, the packages'.
-        config_home() / "qemu/firmware",
-        Path("/etc/qemu/firmware"),
-        Path("/usr/share/qemu/firmware"),
-    )
+    firmware: tuple[Path, ...] = field(default_factory=firmware.directories)
 
 
 @dataclass(frozen=True)
@@ -212,16 +207,7 @@ def _architecture(profile: ArchProfile, host: Host) -> Iterator[Finding]:
         yield _machine(profile, needed_for)
     # BIOS and machines' own firmware are QEMU's default: the machine's start has proved them.
     if hypervisor.firmware == "uefi" or "uefi" in hypervisor.firmware_packages:
-        package = hypervisor.firmware_packages.get("uefi", "")
-        target = hypervisor.qemu.removeprefix("qemu-system-")
-        code = _firmware_file("uefi", target, host.firmware)
-        yield Finding(
-            f"UEFI firmware {target}",
-            State.OK if code else State.MISSING,
-            needed_for,
-            str(code) if code else "no firmware descriptor of QEMU names a file that exists",
-            package,
-        )
+        yield _uefi(profile, host, needed_for)
 
 
 def _machine(profile: ArchProfile, needed_for: str) -> Finding:
@@ -243,33 +229,19 @@ def _machine(profile: ArchProfile, needed_for: str) -> Finding:
     return Finding(name, State.OK, needed_for, "powers on under software emulation")
 
 
-def _firmware_file(interface: str, target: str, directories: Iterable[Path]) -> Path | None:
-    """Find a firmware through QEMU's descriptors (docs/interop/firmware.json), roughly.
-
-    Rough because it does not weigh machine types and features; the boot test does. This is
-    the one place to replace by a call of the boot test's own choice.
-    """
-    descriptors: dict[str, Path] = {}
-    for directory in directories:
-        for path in directory.glob("*.json"):
-            descriptors.setdefault(path.name, path)
-    for _, path in sorted(descriptors.items()):
-        code = _code_of(path, interface, target)
-        if code is not None and code.is_file():
-            return code
-    return None
-
-
-def _code_of(descriptor: Path, interface: str, target: str) -> Path | None:
+def _uefi(profile: ArchProfile, host: Host, needed_for: str) -> Finding:
+    """The firmware that a boot test can choose from, by its own rules."""
+    package = profile.hypervisor.firmware_packages.get("uefi", "")
+    target = profile.hypervisor.qemu.removeprefix("qemu-system-")
+    name = f"UEFI firmware {target}"
     try:
-        content: Any = json.loads(descriptor.read_text(encoding="utf-8"))
-        targets = {entry["architecture"] for entry in content["targets"]}
-        mapping = content["mapping"]
-        fits = interface in content["interface-types"] and target in targets
-        file = mapping.get("executable", mapping)["filename"]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return None  # an empty file is the documented way to hide another; the rest is not ours
-    return Path(file) if fits and isinstance(file, str) else None
+        found = firmware.installed(target, host.firmware)
+    except ImageFactoryError as error:
+        return Finding(name, State.MISSING, needed_for, error.message, package)
+    if not found:
+        detail = "no firmware descriptor of QEMU names a file that exists"
+        return Finding(name, State.MISSING, needed_for, detail, package)
+    return Finding(name, State.OK, needed_for, str(found[0].executable), package)
 
 
 def _keyrings(templates: Iterable[ImageTemplate]) -> Iterator[Finding]:

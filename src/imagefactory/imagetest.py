@@ -29,7 +29,7 @@ class Subject:
     cases: tuple[BootCase, ...]
 
 
-def describe(
+def describe(  # noqa: PLR0913
     disk: Path,
     architectures: Sequence[str],
     profiles: ArchProfiles,
@@ -38,6 +38,7 @@ def describe(
     properties_file: Path | None = None,
     changes: Sequence[str] = (),
     datasources: Sequence[str] = (),
+    reboot: bool = False,
     memory: int | None = None,
 ) -> Subject:
     """Find out what a disk is: by its manifest if it is our build, by what is said otherwise.
@@ -57,7 +58,10 @@ def describe(
         properties["min_ram"] = str(memory)
     validate(properties)
     cases = tuple(
-        BootCase.model_validate({"name": name, "datasource": name})
+        BootCase.model_validate(
+            # Nobody can log in, let alone reboot, where there is no datasource.
+            {"name": name, "datasource": name, "reboot": reboot and name != "none"}
+        )
         for name in (datasources or ("config-drive",))
     )
     return Subject(disk, disk_format or _FORMATS.get(disk.suffix, "qcow2"), properties, cases)

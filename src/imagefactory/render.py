@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from imagefactory.boot.report import SECOND
 from imagefactory.catalog import Build
 from imagefactory.errors import ImageFactoryError
 from imagefactory.plan import BuildPlan
@@ -177,22 +178,33 @@ def plan_table(plan: BuildPlan) -> Table:
     return table
 
 
-def report_table(cases: Iterable[dict[str, Any]]) -> Table:
-    """Show each check of a boot test."""
+def report_table(
+    cases: Iterable[dict[str, Any]], comparisons: Iterable[dict[str, Any]] = ()
+) -> Table:
+    """Show each check of a boot test, and those of all boots together."""
     table = _table("boot", "check", "verdict", "what was seen")
     for case in cases:
         for check in case["checks"]:
-            style = _VERDICT_STYLE[check["verdict"]]
-            table.add_row(
-                escape(case["name"]),
-                escape(check["name"]),
-                f"[{style}]{check['verdict']}[/]",
-                Text(str(check["detail"]), overflow="fold"),
-            )
-        in_time = sorted(case["milestones"].items(), key=lambda item: float(item[1]))
+            _check_row(table, case["name"], check)
+        # A second boot counts from zero again.
+        in_time = sorted(
+            case["milestones"].items(), key=lambda item: (item[0].startswith(SECOND), item[1])
+        )
         milestones = ", ".join(f"{name} {at:.1f} s" for name, at in in_time)
         table.add_row(case["name"], "[dim]milestones[/]", "", f"[dim]{milestones}[/]")
+    for check in comparisons:
+        _check_row(table, "all boots", check)
     return table
+
+
+def _check_row(table: Table, boot: str, check: dict[str, Any]) -> None:
+    style = _VERDICT_STYLE[check["verdict"]]
+    table.add_row(
+        escape(boot),
+        escape(check["name"]),
+        f"[{style}]{check['verdict']}[/]",
+        Text(str(check["detail"]), overflow="fold"),
+    )
 
 
 def error_text(message: str, hint: str, log: object) -> str:

@@ -287,6 +287,17 @@ class BootCase(Model):
         default={}, description="image properties changed for this boot (another firmware, bus)"
     )
     memory: Size | None = Field(default=None, description="MiB; unset: the image's min_ram")
+    reboot: bool = Field(
+        default=False,
+        description="let the guest reboot: it must come up again as who it was, every check "
+        "passed once more",
+    )
+
+    @model_validator(mode="after")
+    def _only_who_is_let_in_can_reboot(self) -> BootCase:
+        if self.reboot and self.datasource == "none":
+            raise ValueError("reboot needs a datasource: without one nobody can log in")
+        return self
 
 
 class ImageTemplate(Model):

@@ -23,15 +23,16 @@ from typing import Any
 
 from imagefactory.arch import ArchProfiles
 from imagefactory.boot import emulator, instance, machine, metadata, seed
-from imagefactory.boot.checks import Expected
+from imagefactory.boot.facts import Expected
 from imagefactory.boot.guest import Guest, Output, new_key
 from imagefactory.boot.instance import InstanceData, lookup
-from imagefactory.boot.launch import isolation
+from imagefactory.boot.isolation import isolation
 from imagefactory.boot.machine import Files, Network
 from imagefactory.boot.nova import derive
-from imagefactory.boot.report import Check
-from imagefactory.boot.session import Boot, power_off, run_session, until_ssh
+from imagefactory.boot.running import Boot, Findings, power_off
+from imagefactory.boot.session import run_session
 from imagefactory.boot.spec import CASE, SPEC, Budgets, SessionSpec
+from imagefactory.boot.waiting import until_ssh
 from imagefactory.run import run, started
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -227,13 +228,13 @@ def main(spec: str, visit: str, service: str) -> None:
     os.umask(0o022)
     work: Visit = _find(visit)
 
-    async def proof(boot: Boot, checks: list[Check]) -> None:
+    async def proof(boot: Boot, findings: Findings) -> None:
         guest = await until_ssh(boot) if boot.spec.user else None
         seen = await work(Visitor(boot, guest))
         (boot.spec.evidence / "visit.json").write_text(json.dumps(seen), encoding="utf-8")
         if guest:
             await guest.close()
-        checks.append(await power_off(boot))
+        findings.checks.append(await power_off(boot))
 
     run_session(Path(spec), proof, _find(service))
 

@@ -111,6 +111,9 @@ def test_the_file_says_for_what_it_holds(emulator: Emulator, device: Path, tmp_p
     assert content["host"]["kernel"] == platform.release()
 
 
-def test_the_cache_follows_xdg() -> None:
-    assert accel.cache_directory({"XDG_CACHE_HOME": "/x"}) == Path("/x/imagefactory/kvm")
-    assert accel.cache_directory({"HOME": "/h"}) == Path("/h/.cache/imagefactory/kvm")
+def test_the_cache_follows_xdg(
+    emulator: Emulator, device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    remember(Verdict("works", ""), emulator, device=device)
+    assert len(list((tmp_path / "imagefactory/kvm").glob("*.json"))) == 1

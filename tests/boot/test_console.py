@@ -136,3 +136,16 @@ def test_a_character_that_comes_in_two_parts_is_one() -> None:
     for byte in "binfmt…executable\n".encode():
         console.feed(bytes([byte]), 1.0)
     assert console.tail() == ("binfmt…executable",)
+
+
+def test_at_a_second_start_everything_is_looked_for_anew() -> None:
+    said: list[str] = []
+    console = Console(announce=lambda name, at: said.append(name))
+    console.feed(b"[    0.000000] Linux version 6.1\r\nKernel panic - not sync", 1.0)
+    console.reached("ssh", 9.0)
+    console.start_over()
+    assert (console.milestones, console.fatal, console.tail()) == ({}, None, ())
+    console.feed(b"[    0.000000] Linux version 6.1\r\n", 0.5)
+    assert console.milestones == {"kernel": 0.5}
+    assert console.all_milestones() == {"kernel": 1.0, "ssh": 9.0, "second kernel": 0.5}
+    assert said == ["kernel", "ssh", "second kernel"]

@@ -100,6 +100,22 @@ def test_secure_boot_on_the_wrong_machine_is_the_images_mistake(shelf: Shelf) ->
         shelf.find("pc-i440fx-7.2", "required")
 
 
+def test_secure_boot_needs_a_firmware_with_keys(shelf: Shelf) -> None:
+    shelf.put("50-empty", features=["secure-boot"])
+    shelf.put("60-plain")
+    with pytest.raises(HostError, match="no UEFI firmware with enrolled keys") as caught:
+        shelf.find(secure_boot="required")
+    assert "60-plain.code" in caught.value.message
+    assert "ovmf" in caught.value.hint
+
+
+@pytest.mark.parametrize("content", ["[]", '{"targets": 5}', '{"targets": [], "mapping": []}'])
+def test_what_is_no_descriptor_is_passed_over(shelf: Shelf, content: str) -> None:
+    (shelf.system / "10-odd.json").write_text(content)
+    shelf.put("60-plain")
+    assert shelf.find() == "60-plain"
+
+
 def test_missing_firmware_names_the_package(shelf: Shelf) -> None:
     shelf.put("arm", architecture="aarch64", machines=["virt-*"])
     with pytest.raises(HostError, match="no UEFI firmware is installed for x86_64") as caught:
@@ -159,9 +175,9 @@ def test_a_broken_descriptor_is_named(shelf: Shelf) -> None:
         shelf.find()
 
 
-def test_the_users_directory_comes_first() -> None:
-    assert directories({"XDG_CONFIG_HOME": "/x"})[0] == Path("/x/qemu/firmware")
-    assert directories({"HOME": "/home/me"})[0] == Path("/home/me/.config/qemu/firmware")
+def test_the_users_directory_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/x")
+    assert directories()[0] == Path("/x/qemu/firmware")
 
 
 def test_the_variable_store_is_a_private_copy(shelf: Shelf, tmp_path: Path) -> None:

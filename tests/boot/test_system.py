@@ -12,7 +12,7 @@ from typing import Protocol
 import pytest
 
 from imagefactory.arch import ArchProfiles
-from imagefactory.boot import BootReport, CaseReport, boot_test
+from imagefactory.boot import BootReport, CaseReport, boot_test, proven_properties
 from imagefactory.run import run
 from imagefactory.template import BootCase
 
@@ -118,10 +118,34 @@ def test_a_good_image_passes_with_both_of_novas_datasources(
         assert {"console.log", "qemu.log", "qemu.sh", "network.pcap", "report.json"} <= left
         assert (case.evidence / "screenshot.png").read_bytes().startswith(b"\x89PNG")
         assert not [name for name in left if name.startswith("work-")]
+    compared = {check.name: check.verdict for check in report.checks}
+    assert compared == {"different machine-ids": "skipped", "different ssh host keys": "passed"}
     requests = (report.cases[1].evidence / "metadata-requests.log").read_text()
     assert "/openstack/latest/meta_data.json 200" in requests
     assert BootReport.from_json((bench.evidence / "report.json").read_text()).passed
     assert (bench.evidence / "junit.xml").exists()
+
+
+@pytest.mark.parametrize("arch", ["aarch64", "ppc64le", "x86_64"])
+def test_a_guest_that_reboots_is_the_same_guest_again(
+    bench: Bench, built: Callable[[str], Built], arch: str
+) -> None:
+    image = built(arch)
+    report = bench.boot(
+        image.disk, image.properties, CONFIG_DRIVE.model_copy(update={"reboot": True})
+    )
+    assert report.passed, report.to_json()
+    (case,) = report.cases
+    verdicts = {check.name: check.verdict for check in case.checks}
+    assert verdicts["reboot: booted anew"] == "passed"
+    assert verdicts["reboot: same ssh host keys"] == "passed"
+    assert verdicts["reboot: user-data"] == "passed"
+    assert verdicts["reboot: same machine-id"] == "skipped", "the minimal image has none"
+    assert {"ssh", "second ssh", "second powered off"} <= case.milestones.keys()
+    assert case.identity is not None
+    assert case.identity.host_keys
+    assert (case.evidence / "facts-after-reboot.txt").exists()
+    assert {check.verdict for check in report.checks} == {"skipped"}, "one boot has no other"
 
 
 @pytest.mark.parametrize(
@@ -198,3 +222,27 @@ def test_a_user_that_the_image_lacks_is_refused(bench: Bench, patient: Patient) 
     assert failed.diagnosis is not None
     assert failed.diagnosis.failure == "key refused", failed.diagnosis
     assert "nobody-here" in failed.diagnosis.message
+
+
+def test_a_guest_that_will_not_reboot_is_told_as_such(bench: Bench, patient: Patient) -> None:
+    patient.remove("/usr/sbin/reboot")
+    patient.remove("/usr/bin/reboot")
+    case = CONFIG_DRIVE.model_copy(update={"reboot": True})
+    failed = bench.fail(patient.disk, patient.properties, case, budget=200)
+    assert failed.diagnosis is not None
+    assert failed.diagnosis.failure == "no reboot", failed.diagnosis
+
+
+def test_secure_boot_is_enforced_and_not_only_offered(
+    bench: Bench, built: Callable[[str], Built]
+) -> None:
+    """On x86_64 the minimal image's GRUB is linked by its release's tools: nobody signed it."""
+    image = built("x86_64")
+    secure = {"hw_firmware_type": "uefi", "hw_machine_type": "q35", "os_secure_boot": "required"}
+    case = CONFIG_DRIVE.model_copy(update={"properties": secure, "memory": 256})
+    report = bench.boot(image.disk, image.properties, case)
+    (failed,) = report.cases
+    assert failed.diagnosis is not None, report.to_json()
+    assert failed.diagnosis.failure == "no bootloader", failed.diagnosis
+    assert any("Access Denied" in line for line in failed.diagnosis.console)
+    assert proven_properties(report) == {}

@@ -14,13 +14,13 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from imagefactory.arch import ArchProfiles
 from imagefactory.boot.machine import Emulator
+from imagefactory.data import cache_directory
 
 Choice = Literal["auto", "kvm", "tcg"]
 Belief = Literal["works", "broken", "unproven", "absent"]
@@ -74,12 +74,6 @@ class Host:
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:16]
 
 
-def cache_directory(environment: Mapping[str, str] = os.environ) -> Path:
-    """Return where verdicts are kept."""
-    base = environment.get("XDG_CACHE_HOME") or f"{environment.get('HOME', '/tmp')}/.cache"  # noqa: S108
-    return Path(base) / "imagefactory/kvm"
-
-
 def recall(
     architecture: str,
     profiles: ArchProfiles,
@@ -126,4 +120,4 @@ def remember(
 
 def _verdict_file(emulator: Emulator, device: Path, cache: Path | None) -> Path:
     digest = Host.here(emulator, device).digest
-    return (cache_directory() if cache is None else cache) / f"{digest}.json"
+    return (cache_directory() / "kvm" if cache is None else cache) / f"{digest}.json"

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from imagefactory.boot.report import Failure
+from imagefactory.boot.report import SECOND, Failure
 
 MILESTONE_PATTERNS: tuple[tuple[str, str], ...] = (
     ("firmware", r"SeaBIOS \(version|UEFI firmware|BdsDxe:|\bSLOF\b|OpenSBI v|U-Boot \d"),
@@ -92,6 +92,9 @@ class Console:
     fatal_line: str = ""
     last_output: float = 0.0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    earlier: dict[str, float] = field(default_factory=dict)
+    """Milestones of the starts before the present one."""
+    starts: int = 1
     _lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     _partial: dict[str, str] = field(default_factory=dict)
     _decoders: dict[str, codecs.IncrementalDecoder] = field(default_factory=dict)
@@ -115,7 +118,24 @@ class Console:
         """Note a milestone that was seen elsewhere (SSH, the emulator's end)."""
         if milestone not in self.milestones:
             self.milestones[milestone] = round(at, 2)
-            self.announce(milestone, at)
+            self.announce(f"{self._prefix}{milestone}", at)
+
+    def start_over(self) -> None:
+        """Keep what was seen and look for it anew: the machine starts a second time."""
+        self.earlier = self.all_milestones()
+        self.starts += 1
+        self.milestones = {}
+        self.fatal, self.fatal_line, self.last_output = None, "", 0.0
+        self._lines.clear()
+        self._partial.clear()
+
+    def all_milestones(self) -> dict[str, float]:
+        """Return the milestones of all starts; those of a second one have SECOND before them."""
+        return self.earlier | {f"{self._prefix}{name}": at for name, at in self.milestones.items()}
+
+    @property
+    def _prefix(self) -> str:
+        return SECOND if self.starts > 1 else ""
 
     def tail(self, count: int = 25) -> tuple[str, ...]:
         """Return the last lines printed, the unfinished one included."""

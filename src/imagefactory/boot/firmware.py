@@ -7,16 +7,18 @@ an empty file hides as well.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from imagefactory.boot.nova import SecureBoot
+from imagefactory.data import config_home
 from imagefactory.errors import HostError, PropertyError
 
 FLASH_BYTES = (("virt-*", 64 << 20),)
@@ -44,6 +46,8 @@ class Firmware:
     template: Path | None
     template_format: str
     features: frozenset[str]
+    machines: tuple[str, ...]
+    """Patterns of the machine types that it is for."""
 
     @property
     def secure(self) -> bool:
@@ -65,11 +69,10 @@ class Wanted:
     """Named when no firmware fits."""
 
 
-def directories(environment: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
+def directories() -> tuple[Path, ...]:
     """Return the descriptor directories, the most specific first."""
-    home = environment.get("XDG_CONFIG_HOME") or f"{environment.get('HOME', '/')}/.config"
     return (
-        Path(home) / "qemu/firmware",
+        config_home() / "qemu/firmware",
         Path("/etc/qemu/firmware"),
         Path("/usr/share/qemu/firmware"),
     )
@@ -79,34 +82,61 @@ def find(wanted: Wanted, where: Sequence[Path] | None = None) -> Firmware:
     """Choose the first UEFI firmware that fits the guest and whose files exist.
 
     Raises:
-        HostError: None is installed.
+        HostError: None is installed, or none with the keys that Secure Boot needs.
         PropertyError: Secure Boot exists here, but not for this machine type.
     """
-    known = [
-        (firmware, machines)
-        for descriptor in _descriptors(directories() if where is None else where)
-        for firmware, machines in _usable(descriptor, wanted)
-    ]
+    known = installed(wanted.architecture, where, stateless=wanted.stateless)
     fitting = [
         firmware
-        for firmware, machines in known
-        if any(fnmatchcase(wanted.machine, pattern) for pattern in machines)
+        for firmware in known
+        if any(fnmatchcase(wanted.machine, pattern) for pattern in firmware.machines)
     ]
     for accept in _preferences(wanted.secure_boot):
         for firmware in fitting:
             if accept(firmware):
                 return firmware
-    elsewhere = {pattern for firmware, machines in known for pattern in machines if firmware.secure}
-    if wanted.secure_boot == "required" and elsewhere:
-        raise PropertyError(
+    if wanted.secure_boot == "required" and known:
+        raise _no_secure_boot(wanted, known)
+    raise HostError(
+        f"no UEFI firmware is installed for {wanted.architecture}, machine {wanted.machine}",
+        hint=f"install the package {wanted.package}",
+    )
+
+
+def installed(
+    architecture: str, where: Sequence[Path] | None = None, *, stateless: bool = False
+) -> tuple[Firmware, ...]:
+    """Return the UEFI firmware of an architecture whose files exist, in the order of choice.
+
+    Args:
+        architecture: QEMU's name.
+        where: Directories of descriptors, the most specific first; unset: QEMU's.
+        stateless: Whether to take what has no variables of its own, instead of what has.
+
+    Raises:
+        HostError: A descriptor is not JSON.
+    """
+    found = []
+    for descriptor in _descriptors(directories() if where is None else where):
+        # What has another shape is no descriptor, or one of a future kind.
+        with contextlib.suppress(LookupError, TypeError, AttributeError):
+            found += _usable(descriptor, architecture, "stateless" if stateless else "split")
+    return tuple(found)
+
+
+def _no_secure_boot(wanted: Wanted, known: Sequence[Firmware]) -> HostError | PropertyError:
+    machines = {pattern for firmware in known if firmware.secure for pattern in firmware.machines}
+    if machines:
+        return PropertyError(
             f"os_secure_boot=required is not possible on the machine {wanted.machine}",
-            hint=f"machines with Secure Boot: {', '.join(sorted(elsewhere))}; "
+            hint=f"machines with Secure Boot: {', '.join(sorted(machines))}; "
             "set hw_machine_type (q35 on x86)",
         )
-    kind = "with Secure Boot " if wanted.secure_boot == "required" else ""
-    raise HostError(
-        f"no UEFI firmware {kind}is installed for {wanted.architecture}, machine {wanted.machine}",
-        hint=f"install the package {wanted.package}",
+    return HostError(
+        f"os_secure_boot=required: no UEFI firmware with enrolled keys is installed for "
+        f"{wanted.architecture}; there is {', '.join(str(one.executable) for one in known)}",
+        hint=f"a release of {wanted.package} that has one comes with a descriptor with the "
+        "features secure-boot and enrolled-keys in /usr/share/qemu/firmware",
     )
 
 
@@ -179,18 +209,17 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
     return descriptor if isinstance(descriptor, dict) else {}
 
 
-def _usable(descriptor: dict[str, Any], wanted: Wanted) -> list[tuple[Firmware, list[str]]]:
-    mapping = descriptor.get("mapping", {})
+def _usable(descriptor: dict[str, Any], architecture: str, mode: str) -> list[Firmware]:
+    mapping = descriptor["mapping"]
     machines = [
         pattern
-        for target in descriptor.get("targets", [])
-        if target.get("architecture") == wanted.architecture
-        for pattern in target.get("machines", [])
+        for target in descriptor["targets"]
+        if target["architecture"] == architecture
+        for pattern in target["machines"]
     ]
-    mode = "stateless" if wanted.stateless else "split"
     suits = (
-        "uefi" in descriptor.get("interface-types", [])
-        and mapping.get("device") == "flash"
+        "uefi" in descriptor["interface-types"]
+        and mapping["device"] == "flash"
         and mapping.get("mode", "split") == mode
         and machines
     )
@@ -204,6 +233,7 @@ def _usable(descriptor: dict[str, Any], wanted: Wanted) -> list[tuple[Firmware, 
         template=Path(template["filename"]) if template else None,
         template_format=template.get("format", "raw") if template else "raw",
         features=frozenset(descriptor.get("features", [])),
+        machines=tuple(machines),
     )
     files = [firmware.executable, *([firmware.template] if firmware.template else [])]
-    return [(firmware, machines)] if all(file.is_file() for file in files) else []
+    return [firmware] if all(file.is_file() for file in files) else []

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter
 
-from imagefactory.boot.checks import Expected
+from imagefactory.boot.facts import Expected
 from imagefactory.boot.report import CaseReport
+
+CAPTURE = "network.pcap"
+"""File of the evidence: all that the guest sent and got, of the last start."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,15 @@ class SessionSpec:
     display: bool
     serve_metadata: bool
     guest_agent: bool
+    reboot: bool = False
+    """Whether the guest is to reboot, and must prove itself a second time."""
 
 
 SPEC = TypeAdapter(SessionSpec)
 CASE = TypeAdapter(CaseReport)
+
+
+def emit(kind: str, **values: Any) -> None:
+    """Tell the parent process something."""
+    sys.stdout.write(json.dumps({"event": kind, **values}) + "\n")
+    sys.stdout.flush()
