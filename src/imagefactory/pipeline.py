@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from imagefactory import __version__
 from imagefactory.arch import ArchProfiles
-from imagefactory.boot import BootReport, boot_test
+from imagefactory.boot import BootReport, boot_test, proven_properties
 from imagefactory.cache import in_use
 from imagefactory.catalog import Build, Catalog, now
 from imagefactory.data import sha256_of
@@ -148,12 +148,13 @@ def _manifest(
     report: BootReport | None,
     seconds: dict[str, float],
 ) -> dict[str, Any]:
+    proven = proven_properties(report) if report else {}
     return {
         "schema": 1,
         "built": now(),
         "host": {"kernel": platform.release(), "machine": platform.machine()},
         "imagefactory": __version__,
-        "plan": plan.facts(),
+        "plan": {**plan.facts(), "properties": {**plan.properties, **proven}},
         "foreign_programs": tree.execution,
         "disk": {
             "file": disk.path.name,
