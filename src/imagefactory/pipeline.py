@@ -109,6 +109,7 @@ def _prove(plan: BuildPlan, disk: Disk, evidence: Path, factory: Factory) -> Boo
         evidence,
         profiles=factory.profiles,
         accelerator=factory.accelerator,
+        patience=plan.template.patience,
         progress=lambda case, text: factory.announce(f"boot test: {case}", text),
         room=factory.schedule.guest,
         jobs=factory.schedule.jobs,

@@ -37,7 +37,7 @@ _NAMESPACE = uuid.UUID("5b0f7a0c-6d2e-5c0b-9e0e-1f8a3f1c7d10")
 # Packages count by their checksums, wherever they come from and whoever has signed their list.
 _NOT_IN_THE_IMAGE = frozenset(
     {
-        *("description", "tests", "visibility", "snapshot"),
+        *("description", "tests", "patience", "visibility", "snapshot"),
         *("repositories", "extra_repositories", "tool_repositories"),
     }
 )

@@ -346,6 +346,9 @@ class ImageTemplate(Model):
     default_user: Name
     properties: dict[str, str] = Field(default={})
     tests: tuple[BootCase, ...] = Field(min_length=1)
+    patience: Annotated[float, Field(gt=0, le=100)] = Field(
+        default=1.0, description="times the profile's boot_budget, for images that have more to do"
+    )
     visibility: Literal["private", "shared", "community", "public"] = "private"
 
     def exists_for(self, architecture: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from imagefactory.boot.machine import Accelerator
 from imagefactory.boot.planned import Image, PlannedBoot, inspect, plan_boot
 from imagefactory.boot.prepare import allot, prepare
 from imagefactory.boot.report import BootReport, CaseReport
-from imagefactory.boot.spec import CASE, SPEC, SessionSpec
+from imagefactory.boot.spec import CASE, SPEC, Budgets, SessionSpec
 from imagefactory.errors import BootTestError, ConfigError
 from imagefactory.run import started, stop
 from imagefactory.template import BootCase
@@ -43,6 +44,7 @@ def boot_test(  # noqa: PLR0913
     room: Room = lambda memory: contextlib.nullcontext(),
     jobs: int = 1,
     budget: float | None = None,
+    patience: float = 1.0,
 ) -> BootReport:
     """Boot a disk once per case, on the machine that its properties describe, and look inside.
 
@@ -59,6 +61,7 @@ def boot_test(  # noqa: PLR0913
             for several tests at once lets them wait for each other here.
         jobs: How many boots may run at once.
         budget: Seconds from power-on to SSH, instead of the architecture's own.
+        patience: How much more than the architecture's budget this image gets.
 
     Raises:
         PropertyError: The properties describe a machine that nova or QEMU would refuse.
@@ -73,8 +76,16 @@ def boot_test(  # noqa: PLR0913
     plans = [plan_boot(case, properties, profiles) for case in chosen]
     image = inspect(disk, disk_format)
     evidence.mkdir(parents=True, exist_ok=True)
+    times = functools.partial(allot, boot=budget, patience=patience)
     runner = _Runner(
-        image, evidence.absolute(), isolation(), progress, room, budget, accelerator, profiles
+        image,
+        evidence.absolute(),
+        isolation(),
+        progress,
+        room,
+        times,
+        accelerator,
+        profiles,
     )
     reports = runner.run_all(plans, jobs)
     report = BootReport(
@@ -102,7 +113,7 @@ class _Runner:
         isolation: tuple[str, ...],
         progress: Progress,
         room: Room,
-        budget: float | None,
+        times: Callable[..., Budgets],
         accelerator: accel.Choice,
         profiles: ArchProfiles,
     ) -> None:
@@ -111,7 +122,7 @@ class _Runner:
         self._isolation = isolation
         self._progress = progress
         self._room = room
-        self._budget = budget
+        self._times = times
         self._accelerator = accelerator
         self._profiles = profiles
         self._running: set[subprocess.Popen[str]] = set()
@@ -177,7 +188,7 @@ class _Runner:
             if stale.is_file():
                 stale.unlink()
         with TemporaryDirectory(dir=case_evidence, prefix="work-") as work:
-            budgets = allot(plan.guest, accelerator, boot=self._budget, trial=trial)
+            budgets = self._times(plan.guest, accelerator, trial=trial)
             spec = prepare(plan, self._image, accelerator, Path(work), budgets)
             with self._room(plan.guest.memory):
                 report = self._run_session(spec, Path(work))

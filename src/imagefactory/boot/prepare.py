@@ -91,7 +91,12 @@ def prepare(
 
 
 def allot(
-    guest: NovaGuest, accelerator: Accelerator, *, boot: float | None = None, trial: bool = False
+    guest: NovaGuest,
+    accelerator: Accelerator,
+    *,
+    boot: float | None = None,
+    patience: float = 1.0,
+    trial: bool = False,
 ) -> Budgets:
     """Allot the times of a boot, in seconds.
 
@@ -99,9 +104,10 @@ def allot(
         guest: Its architecture's budget is for emulation.
         accelerator: KVM gets a share of it.
         boot: From power-on to SSH, instead of the architecture's own.
+        patience: How much more than the architecture's budget this image gets.
         trial: Whether the accelerator has yet to prove itself.
     """
-    full = float(guest.hypervisor.boot_budget)
+    full = guest.hypervisor.boot_budget * patience
     share = accel.KVM_SHARE if accelerator == "kvm" else 1.0
     boot = boot or full * share
     return Budgets(
