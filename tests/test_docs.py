@@ -9,14 +9,23 @@ from pathlib import Path
 
 import click
 import pytest
+from openstack.config import OpenStackConfig
+from ruamel.yaml import YAML
 
+from imagefactory import template
+from imagefactory.arch import ArchProfiles
 from imagefactory.cli import main
+from imagefactory.data import SearchPath, shipped_directory
+from imagefactory.packages.mirrors import Mirrors
+from imagefactory.template import ImageTemplate
 from tests.factory import MINUTES, Factory
 from tests.glance.cloud import GlanceCloud
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(?:sh|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+YAML_BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NAMED_FILE = re.compile(r"# ~/\.config/imagefactory/(\w+)/(\S+)\.yaml\n")
 INLINE = re.compile(r"`(imagefactory [^`]+)`")
 
 
@@ -47,6 +56,56 @@ def test_each_command_and_option_exists(page: str, command: str) -> None:
     assert chosen is not None, f"{page}: {command}"
     options = [word for word in arguments if word not in {"--help", "-h"}]
     chosen.make_parser(click.Context(chosen, info_name=name)).parse_args(options)
+
+
+def examples_of(page: Path) -> list[str]:
+    return YAML_BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+EXAMPLES = [(page.name, example) for page in PAGES for example in examples_of(page)]
+
+
+@pytest.mark.parametrize(("page", "example"), EXAMPLES)
+def test_each_example_in_yaml_is_what_the_program_reads(
+    page: str, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    path = SearchPath((tmp_path, shipped_directory()))
+    named = NAMED_FILE.match(example)
+    content = YAML(typ="safe").load(example)
+    if named:
+        kind, name = named.groups()
+        write(tmp_path / kind / f"{name}.yaml", example)
+        found = template.load_all(path) if kind == "templates" else ArchProfiles.load(path).names
+        assert name in found, page
+    elif "mirrors" in content:
+        write(tmp_path / "imagefactory/mirrors.yaml", example)
+        assert Mirrors.chosen([]).rules
+    elif "clouds" in content:
+        write(tmp_path / "clouds.yaml", example)
+        files = OpenStackConfig(config_files=[str(tmp_path / "clouds.yaml")])
+        assert files.get_one("mycloud").get_auth_args()["auth_url"]
+    else:  # a part of a template: a mapping, or one of its tests
+        part = {"tests": content} if isinstance(content, list) else content
+        extended = "minimal" if "minimal" in part else "debian-12"
+        whole = {"name": "part", "extends": extended, "description": "a part", **part}
+        write(tmp_path / "templates/part.yaml", json.dumps(whole))
+        template.load(path, "part")
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def test_every_key_of_a_template_is_documented() -> None:
+    told = (ROOT / "docs/templates.md").read_text(encoding="utf-8")
+    schema = ImageTemplate.model_json_schema()
+    parts = [schema, *schema["$defs"].values()]
+    keys = {key for part in parts for key in part.get("properties", {})}
+    assert {
+        key for key in keys if not re.search(rf"`[^`]*\b{re.escape(key)}\b[^`]*`", told)
+    } == set()
 
 
 @pytest.mark.system

@@ -211,6 +211,17 @@ def test_a_missing_keyring_names_the_package_that_ships_it() -> None:
     assert found.needed_for == "build of minimal"
 
 
+def test_a_keyring_that_only_some_images_need_does_not_make_the_host_insufficient() -> None:
+    path = "/usr/share/keyrings/some-archive-keyring.gpg"
+    other = image(DEBIAN_KEYS, path).model_copy(update={"name": "other"})
+    found = find(
+        doctor.examine((), [image(DEBIAN_KEYS), other]), "keyring some-archive-keyring.gpg"
+    )
+    assert (found.state, found.blocking, found.package) == (State.MISSING, False, "")
+    assert found.needed_for == "build of other"
+    assert "ubuntu-keyring" in found.hint
+
+
 def test_a_missing_keyring_of_ones_own_has_no_package(tmp_path: Path) -> None:
     found = find(doctor.examine((), [image(tmp_path / "mine.gpg")]), "keyring mine.gpg")
     assert (found.blocking, found.package) == (True, "")

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ from imagefactory.data import SearchPath, cache_directory
 from imagefactory.errors import ConfigError, PackageError
 from imagefactory.packages.mirrors import Mirrors
 from imagefactory.plan import BuildPlan, Sources, _in_words, make_plan
-from imagefactory.template import load
-from tests.debs import Archive
+from imagefactory.template import Repository, load
+from tests.debs import Archive, make_deb
 from tests.samples import small_template
 
 
@@ -205,6 +207,75 @@ def test_an_architecture_without_kernel_or_bootloader_is_told(file: Path, tmp_pa
     file.write_text(text)
     with pytest.raises(ConfigError, match="no bootloader for the boot method 'uefi'"):
         planned(file, tmp_path / "cache", "aarch64")
+
+
+def debian(file: Path, *more: str) -> None:
+    """Make the small image one of the builder `debian`."""
+    text = re.split("^(?:minimal|debian):$", file.read_text(), flags=re.MULTILINE)[0]
+    text = text.replace("builder: minimal", "builder: debian").rstrip()
+    file.write_text("\n".join([text, "debian:", "  packages: [program]", *more, ""]))
+
+
+def test_the_guest_agents_property_follows_its_package(
+    file: Path, archive: Archive, tmp_path: Path
+) -> None:
+    archive.add("qemu-guest-agent", architecture="all")
+    archive.publish()
+    debian(file)
+    assert "hw_qemu_guest_agent" not in planned(file, tmp_path / "cache").properties
+    debian(file, "  extra_packages: [qemu-guest-agent]")
+    assert planned(file, tmp_path / "cache").properties["hw_qemu_guest_agent"] == "yes"
+    debian(file, "  extra_packages: [qemu-guest-agent]", 'properties: {hw_qemu_guest_agent: "no"}')
+    assert planned(file, tmp_path / "cache").properties["hw_qemu_guest_agent"] == "no"
+
+
+def test_a_kernel_of_ones_own_is_a_package_beside_the_template(file: Path, tmp_path: Path) -> None:
+    debian(file, "  local_packages: packages")
+    own = make_deb(tmp_path, "linux-image-6.9.0-mine", version="1")
+    (file.parent / "packages").mkdir()
+    own.rename(file.parent / "packages" / own.name)
+    text = file.read_text()
+    file.write_text(text.replace("kernel: linux-image-cloud", "kernel: linux-image-6.9.0-mine"))
+    plan = planned(file, tmp_path / "cache")
+    assert str(plan.kernel) == "linux-image-6.9.0-mine=1"
+    assert [str(item) for item in plan.image_packages if "linux" in item.name] == [str(plan.kernel)]
+    assert not plan.warnings
+
+
+def test_each_architecture_has_its_mirror_and_the_host_its_own(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = 'mirrors: {amd64: "http://main.example.org"}'
+    debian(file)
+    text = file.read_text().replace("{suite: stable, ", f"{{suite: stable, {ports}, ", 1)
+    mirror = text.split('mirror: "')[1].split('"')[0]
+    file.write_text(text.replace(f'mirror: "{mirror}"', 'mirror: "http://ports.example.org"'))
+    monkeypatch.setattr("imagefactory.plan.host_deb_architecture", lambda: "amd64")
+    path = SearchPath((file.parent.parent, *SearchPath.default().directories))
+    template, found = load(path, "small")
+    profile = ArchProfiles.load(path).get("aarch64")
+    sources = Sources.of(template, found, profile, tmp_path / "cache")
+    assert [apt.repositories[0].mirror for apt in (sources.image, sources.boot_tools)] == [
+        "http://ports.example.org",
+        "http://main.example.org",
+    ]
+    assert sources.disk_tools.repositories == sources.boot_tools.repositories
+
+
+def test_the_guest_is_told_the_repositories_that_it_can_reach(
+    file: Path, archive: Archive, tmp_path: Path
+) -> None:
+    debian(file)
+    plan = planned(file, tmp_path / "cache")
+    assert plan.sources_list == ""  # a directory of the host
+    known = (
+        Repository(suite="stable", mirror="http://m", keyring="/k", mirrors={"amd64": "http://a"}),
+        Repository(suite="./", mirror="http://b", components=(), trusted=True),
+    )
+    told = replace(plan, template=plan.template.model_copy(update={"repositories": known}))
+    assert told.sources_list == (
+        "deb [signed-by=/k] http://a stable main\ndeb [trusted=yes] http://b ./ \n"
+    )
 
 
 ARMV7L = """\

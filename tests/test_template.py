@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from imagefactory import template
 from imagefactory.arch import ArchProfiles
 from imagefactory.data import SearchPath, shipped_directory
 from imagefactory.errors import ConfigError, UnknownNameError
-from imagefactory.template import BootCase, ImageTemplate, MinimalTree
+from imagefactory.template import BootCase, ImageTemplate, MinimalTree, Repository
 from imagefactory.yamlfile import YamlMistakesError
 
 SHIPPED = SearchPath((shipped_directory(),))
@@ -157,6 +158,22 @@ def test_a_password_that_is_no_hash_is_not_repeated(tmp_path: Path) -> None:
         template.load(SearchPath((tmp_path,)), "minimal")
     assert "console_password" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_mirror_of_an_architecture_is_gone_in_the_past() -> None:
+    repository = Repository(
+        suite="noble",
+        mirror="http://ports.example.org",
+        mirrors={"amd64": "http://main.example.org"},
+        snapshots="http://past.example.org/{timestamp}",
+        keyring="/k",
+    )
+    assert repository.for_architecture("amd64").mirror == "http://main.example.org"
+    assert repository.for_architecture("arm64").mirror == "http://ports.example.org"
+    past = repository.at(datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC))
+    assert past.for_architecture("amd64").mirror == "http://past.example.org/20250102T030405Z"
+    with pytest.raises(ValueError, match=r"mirrors\.amd64"):
+        Repository(suite="s", mirror="http://m", mirrors={"amd64": "gopher://m"}, keyring="/k")
 
 
 def test_only_a_guest_that_lets_somebody_in_can_be_told_to_reboot() -> None:

@@ -29,6 +29,7 @@ from imagefactory.arch import ArchProfile
 from imagefactory.boot import firmware
 from imagefactory.data import config_home
 from imagefactory.errors import ImageFactoryError
+from imagefactory.packages.apt import KEYRING_HINT
 from imagefactory.sandbox import foreign
 from imagefactory.template import ImageTemplate
 
@@ -246,7 +247,8 @@ def _uefi(profile: ArchProfile, host: Host, needed_for: str) -> Finding:
 
 def _keyrings(templates: Iterable[ImageTemplate]) -> Iterator[Finding]:
     users: dict[str, list[str]] = {}
-    for template in templates:
+    known = [*templates]
+    for template in known:
         for repository in (*template.image_repositories, *template.tool_repositories):
             if repository.keyring is None:
                 continue
@@ -258,12 +260,17 @@ def _keyrings(templates: Iterable[ImageTemplate]) -> Iterator[Finding]:
         # Debian policy for third-party and own keys alike: the file is called like its package.
         shipped = path.parent == Path("/usr/share/keyrings")
         exists = os.access(path, os.R_OK) and path.is_file()
+        # Where others can be built without it the host is good enough, and to install a
+        # package that its distribution may not have would be bad advice.
+        required = len(names) == len({template.name for template in known})
         yield Finding(
             f"keyring {path.name}",
             State.OK if exists else State.MISSING,
             f"build of {', '.join(names)}",
             keyring if exists else f"{keyring} cannot be read",
-            path.stem if shipped else "",
+            path.stem if shipped and required else "",
+            hint="" if exists or required else KEYRING_HINT,
+            required=required,
         )
 
 

@@ -27,6 +27,7 @@ from imagefactory.template import (
     GrubModules,
     ImageTemplate,
     MinimalTree,
+    Repository,
     UefiFiles,
     beside,
 )
@@ -122,11 +123,13 @@ class BuildPlan:
         recipe = self.template.recipe
         if not isinstance(recipe, DebianTree) or not recipe.guest_repositories:
             return ""
-        repositories = (*self.template.repositories, *self.template.extra_repositories)
+        every = (*self.template.repositories, *self.template.extra_repositories)
+        known = (repository.for_architecture(self.profile.names.deb) for repository in every)
         return "".join(
-            f"deb [signed-by={repository.keyring}] {repository.mirror} {repository.suite} "
+            f"deb [{_trust(repository)}] {repository.mirror} {repository.suite} "
             f"{' '.join(repository.components)}\n"
-            for repository in repositories
+            for repository in known
+            if not repository.mirror.startswith("file:")  # a directory of this host
         )
 
     @property
@@ -206,14 +209,16 @@ class Sources:
             ConfigError: The directory of the image's own packages holds none.
         """
         host = host_deb_architecture()
-        repositories, tool_repositories = mirrors.of(template)
+        own: tuple[Repository, ...] = ()
         if isinstance(template.recipe, DebianTree) and template.recipe.local_packages:
             directory = beside(template_file, template.recipe.local_packages)
-            repositories = (*repositories, local.repository_of(directory, cache_directory))
+            own = (local.repository_of(directory, cache_directory),)
+        repositories, _ = mirrors.of(template, profile.names.deb)
+        of_the_host, tool_repositories = mirrors.of(template, host)
         return cls(
-            Apt(repositories, profile.names.deb, cache_directory, offline=offline),
+            Apt((*repositories, *own), profile.names.deb, cache_directory, offline=offline),
             Apt(tool_repositories, host, cache_directory, offline=offline),
-            Apt(repositories, host, cache_directory, offline=offline),
+            Apt((*of_the_host, *own), host, cache_directory, offline=offline),
         )
 
     def refresh(self) -> None:
@@ -276,11 +281,12 @@ def make_plan(
     """
     check_exists(template, profile)
     _check_files(template, template_file)
-    image_properties = properties.derive(profile, template)
+    names = _installed(template, profile)
+    image_properties = properties.derive(profile, template, names)
     warnings = properties.validate(image_properties, hypervisor=profile.hypervisor)
     sources.refresh()
     with ThreadPoolExecutor() as pool:
-        image = pool.submit(_image_packages, template, profile, sources.image)
+        image = pool.submit(_image_packages, template, profile, sources.image, names)
         disk = pool.submit(sources.disk_tools.resolve, template.tool_packages)
         boot = pool.submit(sources.boot_tools.resolve, template.bootloader.tools)
         kernel, packages = image.result()
@@ -363,7 +369,7 @@ def _check_files(template: ImageTemplate, template_file: Path) -> None:
 
 
 def _image_packages(
-    template: ImageTemplate, profile: ArchProfile, apt: Apt
+    template: ImageTemplate, profile: ArchProfile, apt: Apt, installed: tuple[str, ...]
 ) -> tuple[Package, tuple[Package, ...]]:
     """Return the kernel's package and all packages."""
     name = template.kernel or profile.kernel.get(template.distribution.id)
@@ -377,10 +383,22 @@ def _image_packages(
     bootloader = _bootloader_packages(template, profile)
     if isinstance(recipe, MinimalTree):
         return kernel, (kernel, *apt.find((*dict.fromkeys((*recipe.packages, *bootloader)),)))
-    for_architecture = recipe.architecture_packages.get(profile.name, ())
-    names = (*recipe.packages, *for_architecture, *recipe.extra_packages, *bootloader, name)
-    packages = apt.resolve(tuple(dict.fromkeys(names)), recommends=recipe.recommends)
+    names = tuple(dict.fromkeys((*installed, *bootloader, name)))
+    packages = apt.resolve(names, recommends=recipe.recommends)
     return next(package for package in packages if package.name == kernel.name), packages
+
+
+def _installed(template: ImageTemplate, profile: ArchProfile) -> tuple[str, ...]:
+    """What a template asks to be installed; of a minimal one's packages it takes single files."""
+    recipe = template.recipe
+    if isinstance(recipe, MinimalTree):
+        return ()
+    for_architecture = recipe.architecture_packages.get(profile.name, ())
+    return (*recipe.packages, *for_architecture, *recipe.extra_packages)
+
+
+def _trust(repository: Repository) -> str:
+    return f"signed-by={repository.keyring}" if repository.keyring else "trusted=yes"
 
 
 def _bootloader_packages(template: ImageTemplate, profile: ArchProfile) -> list[str]:

@@ -7,7 +7,7 @@ started; here both are found before anything is sent.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from imagefactory.arch import ArchProfile, Hypervisor
@@ -196,11 +196,23 @@ class PropertyMistakesError(PropertyError):
         self.mistakes = tuple(mistakes)
 
 
-def derive(profile: ArchProfile, template: ImageTemplate) -> dict[str, str]:
+PROPERTIES_OF_PACKAGES = {"qemu-guest-agent": {"hw_qemu_guest_agent": "yes"}}
+"""Package -> what is true of an image that has it. Without the property nova gives the agent no
+channel; with it and without the agent, nova waits for an answer that never comes."""
+
+
+def derive(
+    profile: ArchProfile, template: ImageTemplate, packages: Collection[str] = ()
+) -> dict[str, str]:
     """Put together the properties of an image; the template's own win over the profile's.
 
     ``min_disk`` (GiB, the disk's virtual size rounded up) and ``min_ram`` (MiB) are among them;
     they become core fields of the image when it is uploaded.
+
+    Args:
+        profile: The architecture.
+        template: The image.
+        packages: The names of the packages that it asks to be installed.
     """
     properties = {
         "os_type": "linux",
@@ -210,9 +222,19 @@ def derive(profile: ArchProfile, template: ImageTemplate) -> dict[str, str]:
         "min_disk": str(-(-template.disk_size // 1024)),
         "min_ram": str(profile.min_ram),
         **profile.properties,
+        **_of_packages(packages),
         **template.properties,
     }
     return dict(sorted(properties.items()))
+
+
+def _of_packages(packages: Collection[str]) -> dict[str, str]:
+    return {
+        name: value
+        for package, properties in PROPERTIES_OF_PACKAGES.items()
+        if package in packages
+        for name, value in properties.items()
+    }
 
 
 def validate(properties: Mapping[str, str], *, hypervisor: Hypervisor | None = None) -> list[str]:

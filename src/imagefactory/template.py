@@ -52,12 +52,17 @@ Suite = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9./_+~-]*|\./)$")]
 """A suite's name, or ``./`` for a repository that is one directory."""
 
 
+Address = Annotated[str, Field(pattern=r"^(https?|file|ftp)://[^\s\[\]]+$")]
+
+
 class Repository(Model):
     """One line of an apt sources list."""
 
     suite: Suite
-    mirror: str = Field(
-        pattern=r"^(https?|file|ftp)://[^\s\[\]]+$", description="without the suite"
+    mirror: Address = Field(description="without the suite")
+    mirrors: dict[Word, Address] = Field(
+        default={},
+        description="Debian's name of an architecture -> its mirror, where that is another one",
     )
     components: tuple[Word, ...] = ("main",)
     keyring: str | None = Field(
@@ -103,7 +108,12 @@ class Repository(Model):
         utc = moment.astimezone(UTC) if moment.tzinfo else moment
         timestamp = f"{utc:%Y%m%dT%H%M%SZ}"
         past = self.snapshots.replace("{timestamp}", timestamp)
-        return self.model_copy(update={"mirror": past, "valid_until": False})
+        return self.model_copy(update={"mirror": past, "mirrors": {}, "valid_until": False})
+
+    def for_architecture(self, deb: str) -> Repository:
+        """Return the repository where an architecture, by Debian's name, finds it."""
+        mirror = self.mirrors.get(deb, self.mirror)
+        return self.model_copy(update={"mirror": mirror, "mirrors": {}})
 
 
 class UefiFiles(Model):

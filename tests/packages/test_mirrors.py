@@ -29,7 +29,7 @@ def template(*mirrors: str, tools: tuple[str, ...] = ()) -> ImageTemplate:
 
 
 def rewritten(words: list[str], *mirrors: str) -> list[str]:
-    image, tools = Mirrors.parse(words).of(template(*mirrors))
+    image, tools = Mirrors.parse(words).of(template(*mirrors), "amd64")
     assert tools == image
     return [repository.mirror for repository in image]
 
@@ -71,7 +71,7 @@ def test_the_first_rule_that_fits_counts_and_no_rule_follows_another() -> None:
 
 
 def test_the_tools_come_from_there_too() -> None:
-    image, tools = Mirrors.parse(["http://my"]).of(template(MAIN, tools=(SECURITY,)))
+    image, tools = Mirrors.parse(["http://my"]).of(template(MAIN, tools=(SECURITY,)), "amd64")
     assert [item.mirror for item in (*image, *tools)] == [
         "http://my/debian",
         "http://my/debian-security",
@@ -80,6 +80,36 @@ def test_the_tools_come_from_there_too() -> None:
 
 def test_an_archive_that_is_a_host_of_its_own() -> None:
     assert rewritten(["http://my/x"], "http://deb.example.org") == ["http://my/x"]
+
+
+PORTS = Repository(
+    suite="noble",
+    mirror="http://ports.ubuntu.com/ubuntu-ports",
+    mirrors={"amd64": "http://archive.ubuntu.com/ubuntu"},
+    keyring="/k",
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "architecture", "mirror"),
+    [
+        ([], "amd64", "http://archive.ubuntu.com/ubuntu"),
+        ([], "arm64", "http://ports.ubuntu.com/ubuntu-ports"),
+        (["http://my"], "amd64", "http://my/ubuntu"),
+        (["http://my/ubuntu"], "amd64", "http://my/ubuntu"),
+        (["http://my/ubuntu"], "arm64", "http://my/ubuntu-ports"),
+        (["http://my/ubuntu-ports"], "amd64", "http://my/ubuntu"),
+        (["http://ports.ubuntu.com=http://my"], "amd64", "http://archive.ubuntu.com/ubuntu"),
+        (["http://ports.ubuntu.com=http://my"], "arm64", "http://my/ubuntu-ports"),
+    ],
+)
+def test_an_architecture_may_have_a_mirror_of_its_own(
+    words: list[str], architecture: str, mirror: str
+) -> None:
+    item = template(MAIN, tools=(MAIN,)).model_copy(update={"repositories": (PORTS,)})
+    image, tools = Mirrors.parse(words).of(item, architecture)
+    assert [repository.mirror for repository in image] == [mirror]
+    assert [repository.mirror for repository in tools] == [MAIN]
 
 
 def test_without_mirrors_nothing_changes() -> None:

@@ -31,6 +31,11 @@ from imagefactory.template import Repository
 FRESH_SECONDS = 900
 """Package lists younger than this are not asked for again."""
 
+KEYRING_HINT = (
+    "install the package that brings it: debian-archive-keyring for Debian's keys, "
+    "ubuntu-keyring for Ubuntu's (Debian has no package of them: see docs/debian.md)"
+)
+
 _REFRESH_TIMEOUT = 240.0
 _FETCH_TIMEOUT = 1800.0
 
@@ -361,7 +366,7 @@ class Apt:
             if not Path(repository.keyring).exists():
                 raise PackageError(
                     f"the keyring {repository.keyring} does not exist",
-                    hint="for Debian's keys: install the package debian-archive-keyring",
+                    hint=KEYRING_HINT,
                 )
 
     def _settings(self) -> str:

@@ -75,17 +75,31 @@ class Mirrors:
         except ConfigError as error:
             raise ConfigError(f"{error.message} ({_where(file)})", hint=error.hint) from None
 
-    def of(self, template: ImageTemplate) -> tuple[tuple[Repository, ...], tuple[Repository, ...]]:
-        """Return a template's repositories, and its tools', as they are to be asked."""
-        image = template.image_repositories
-        tools = template.tool_repositories or image
+    def of(
+        self, template: ImageTemplate, architecture: str
+    ) -> tuple[tuple[Repository, ...], tuple[Repository, ...]]:
+        """Return a template's repositories, and its tools', as they are to be asked.
+
+        Args:
+            template: The image.
+            architecture: Debian's name of the one whose packages are asked for.
+        """
+        every = (*template.image_repositories, *template.tool_repositories)
+        known = [
+            address
+            for repository in every
+            for address in (repository.mirror, *repository.mirrors.values())
+        ]
+        image, tools = (
+            tuple(repository.for_architecture(architecture) for repository in repositories)
+            for repositories in (template.image_repositories, template.tool_repositories)
+        )
         rules = [
-            (old, new) if old else _beside(image[0].mirror, new, [*image, *tools])
-            for old, new in self.rules
+            (old, new) if old else _beside(image[0].mirror, new, known) for old, new in self.rules
         ]
         return (
             tuple(_rewritten(repository, rules) for repository in image),
-            tuple(_rewritten(repository, rules) for repository in tools),
+            tuple(_rewritten(repository, rules) for repository in tools or image),
         )
 
 
@@ -97,14 +111,14 @@ NONE = Mirrors()
 """The addresses that the template names."""
 
 
-def _beside(first: str, new: str, repositories: Sequence[Repository]) -> tuple[str, str]:
+def _beside(first: str, new: str, known: Iterable[str]) -> tuple[str, str]:
     """Spell a bare address out: the directory that holds the first archive, and its new place.
 
     Archives lie side by side (``/debian``, ``/debian-security``); people name the place of one
     of them or that of all.
     """
     old, name = _directory(first)
-    names = {_directory(repository.mirror)[1] for repository in repositories}
+    names = {_directory(address)[1] for address in known}
     above, last = _directory(new)
     if last and last in names:
         new = above

@@ -98,11 +98,11 @@ def execution_of(plan: BuildPlan, shop: Workshop) -> Execution:
         shop.announce("tree", "the twin")
         made = twin.make(
             versions,
-            shop.sources.image.repositories,
+            shop.sources.boot_tools.repositories,  # as this machine's architecture finds them
             shop.host,
             plan.profile,
             shop.cache,
-            offline=shop.sources.image.offline,
+            offline=shop.sources.boot_tools.offline,
         )
     return Execution.of(way, made)
 
@@ -230,5 +230,10 @@ def _cloud_config(plan: BuildPlan, recipe: DebianTree) -> str:
         "sudo": ["ALL=(ALL) NOPASSWD:ALL"],
         "shell": "/bin/bash",
     }
-    settings = {"datasource_list": list(recipe.datasources), "system_info": {"default_user": user}}
+    settings: dict[str, object] = {
+        "datasource_list": list(recipe.datasources),
+        "system_info": {"default_user": user},
+    }
+    if plan.sources_list:  # Debian's cloud-init leaves it alone, Ubuntu's would write its own
+        settings["apt"] = {"preserve_sources_list": True}
     return f"# Written by imagefactory.\n{json.dumps(settings, indent=2)}\n"
