@@ -460,7 +460,9 @@ def _with_digest(plan: BuildPlan) -> BuildPlan:
 def _files(template: ImageTemplate) -> list[str]:
     """Name all that a template takes from beside itself."""
     steps = template.customize
-    named = [template.recipe.overlay, *(step.script for step in steps)]
+    recipe = template.recipe
+    extra = recipe.extra_overlay if isinstance(recipe, DebianTree) else None
+    named = [recipe.overlay, extra, *(step.script for step in steps)]
     named += [step.copy_.source for step in steps if step.copy_]
     return sorted({name for name in named if name})
 

@@ -264,6 +264,9 @@ class DebianTree(Model):
     overlay: Beside | None = Field(
         default=None, description="directory beside the template, copied into the tree first"
     )
+    extra_overlay: Beside | None = Field(
+        default=None, description="one more, for templates that extend another one"
+    )
     locale: Annotated[str, Field(pattern=r"^[A-Za-z_]+(\.[A-Za-z0-9-]+)?(@[a-z]+)?$")] = "C.UTF-8"
     timezone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+/-]+$")] = "Etc/UTC"
     groups: tuple[Name, ...] = Field(

@@ -160,12 +160,9 @@ def _write_repository(files: dict[Package, Path], directory: Path) -> None:
 
 
 def _steps(plan: BuildPlan, recipe: DebianTree) -> tuple[Step, ...]:
-    overlay = (
-        (Step.model_validate({"copy": {"from": recipe.overlay, "to": "."}}),)
-        if recipe.overlay
-        else ()
-    )
-    return (*overlay, *plan.template.customize)
+    overlays = [name for name in (recipe.overlay, recipe.extra_overlay) if name]
+    copies = [Step.model_validate({"copy": {"from": name, "to": "."}}) for name in overlays]
+    return (*copies, *plan.template.customize)
 
 
 def _action(step: Step, plan: BuildPlan) -> Action:
