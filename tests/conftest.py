@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -77,3 +78,22 @@ def archive(keys: tuple[Key, Key], tmp_path: Path) -> Archive:
     made.add("linux-image-6.1.0-9-cloud", version="6.1-1", architecture="all")
     made.publish()
     return made
+
+
+@pytest.fixture
+def installed_for_all(tmp_path: Path) -> Iterator[Path]:
+    """Install the wheel where every user can run it; return its command."""
+    target = Path("/var/tmp") / f"imagefactory-test-{os.getpid()}"
+    source = Path(__file__).resolve().parent.parent
+    # An interpreter of one's own (pyenv, uv) may lie where nobody else can go.
+    python = "/usr/bin/python3"
+    subprocess.run([python, "-m", "venv", str(target)], check=True)
+    try:
+        wheels = tmp_path / "wheels"
+        pip = [str(target / "bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "wheel", "--no-deps", "-w", str(wheels), str(source)], check=True)
+        subprocess.run([*pip, "install", *map(str, wheels.glob("*.whl"))], check=True)
+        subprocess.run(["chmod", "-R", "go+rX", str(target)], check=True)
+        yield target / "bin/imagefactory"
+    finally:
+        subprocess.run(["rm", "-rf", str(target)], check=True)

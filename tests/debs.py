@@ -24,8 +24,9 @@ def make_deb(
     version: str = "1.0",
     architecture: str = "amd64",
     depends: str = "",
+    scripts: Mapping[str, str] | None = None,
 ) -> Path:
-    """Let dpkg-deb build a package."""
+    """Let dpkg-deb build a package; scripts are its maintainer's, ``postinst`` and the like."""
     tree = directory / f"{name}-{version}.tree"
     for path, content in (files or {f"usr/share/{name}": name.encode()}).items():
         file = tree / path
@@ -39,6 +40,9 @@ def make_deb(
         f"Package: {name}\nVersion: {version}\nArchitecture: {architecture}\n{relations}"
         "Maintainer: Nobody <nobody@example.org>\nDescription: made for a test\n"
     )
+    for script, text in (scripts or {}).items():
+        (tree / "DEBIAN" / script).write_text(text)
+        (tree / "DEBIAN" / script).chmod(0o755)
     run(["chmod", "-R", "u=rwX,go=rX", tree])
     deb = directory / f"{name}_{version.replace(':', '%3a')}_{architecture}.deb"
     run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, deb])

@@ -48,3 +48,41 @@ def small_template(directory: Path, archive: Archive) -> Path:
     file = directory / "templates/small.yaml"
     file.write_text(TEMPLATE.format(mirror=archive.directory, keyring=archive.key.ring))
     return file
+
+
+DEBIAN = """\
+name: whole
+description: whole
+builder: debian
+distribution: {{id: debian, version: "12", release: stable}}
+repositories:
+  - {{suite: stable, mirror: "file://{mirror}", keyring: {keyring}}}
+tool_packages: [program]
+bootloader:
+  tools: [library]
+  bios: {{packages: [grub-pc-bin], modules: usr/lib/grub}}
+boot: {{x86_64: [bios]}}
+kernel: linux-image-cloud
+disk_size: 64
+default_user: cloud
+tests:
+  - {{name: boot, datasource: config-drive}}
+debian:
+  packages: [program]
+customize:
+  - script: files/script
+  - copy: {{from: files/data, to: etc/data}}
+"""
+
+
+def debian_template(directory: Path, archive: Archive) -> Path:
+    """Write a template of a whole Debian, and what it names beside itself."""
+    archive.add("grub-pc-bin", architecture="all")
+    archive.publish()
+    files = directory / "templates/files"
+    files.mkdir(parents=True)
+    (files / "script").write_text("#!/bin/sh\n")
+    (files / "data").write_text("data\n")
+    file = directory / "templates/whole.yaml"
+    file.write_text(DEBIAN.format(mirror=archive.directory, keyring=archive.key.ring))
+    return file

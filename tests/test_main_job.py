@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,25 +72,6 @@ def test_glance_will_find_the_disk_safe(
 
 def test_an_untested_build_says_so(built: Callable[[str], BuiltImage]) -> None:
     assert built("x86_64").manifest["boot_test"] is None
-
-
-@pytest.fixture
-def installed_for_all(tmp_path: Path) -> Iterator[Path]:
-    """Install the wheel where every user can run it; return its command."""
-    target = Path("/var/tmp") / f"imagefactory-test-{os.getpid()}"
-    source = Path(__file__).resolve().parent.parent
-    # An interpreter of one's own (pyenv, uv) may lie where nobody else can go.
-    python = "/usr/bin/python3"
-    subprocess.run([python, "-m", "venv", str(target)], check=True)
-    try:
-        wheels = tmp_path / "wheels"
-        pip = [str(target / "bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "wheel", "--no-deps", "-w", str(wheels), str(source)], check=True)
-        subprocess.run([*pip, "install", *map(str, wheels.glob("*.whl"))], check=True)
-        subprocess.run(["chmod", "-R", "go+rX", str(target)], check=True)
-        yield target / "bin/imagefactory"
-    finally:
-        subprocess.run(["rm", "-rf", str(target)], check=True)
 
 
 def test_root_and_an_ordinary_user_build_the_same_and_leave_nothing_behind(

@@ -18,7 +18,7 @@ from imagefactory.packages.mirrors import Mirrors
 from imagefactory.plan import BuildPlan, Sources, _in_words, make_plan
 from imagefactory.template import Repository, load
 from tests.debs import Archive, make_deb
-from tests.samples import small_template
+from tests.samples import debian_template, small_template
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def file(archive: Archive, tmp_path: Path) -> Path:
 
 def planned(file: Path, cache: Path, architecture: str = "x86_64", **access: Any) -> BuildPlan:
     path = SearchPath((file.parent.parent, *SearchPath.default().directories))
-    template, found = load(path, "small")
+    template, found = load(path, file.stem)
     profile = ArchProfiles.load(path).get(architecture)
     return make_plan(
         template, found, profile, Sources.of(template, found, profile, cache, **access)
@@ -262,20 +262,162 @@ def test_each_architecture_has_its_mirror_and_the_host_its_own(
     assert sources.disk_tools.repositories == sources.boot_tools.repositories
 
 
-def test_the_guest_is_told_the_repositories_that_it_can_reach(
+def test_the_guest_is_told_the_repositories_of_its_architecture(
     file: Path, archive: Archive, tmp_path: Path
 ) -> None:
     debian(file)
     plan = planned(file, tmp_path / "cache")
-    assert plan.sources_list == ""  # a directory of the host
     known = (
         Repository(suite="stable", mirror="http://m", keyring="/k", mirrors={"amd64": "http://a"}),
         Repository(suite="./", mirror="http://b", components=(), trusted=True),
     )
     told = replace(plan, template=plan.template.model_copy(update={"repositories": known}))
     assert told.sources_list == (
-        "deb [signed-by=/k] http://a stable main\ndeb [trusted=yes] http://b ./ \n"
+        "deb [signed-by=/etc/apt/keyrings/k] http://a stable main\ndeb [trusted=yes] http://b ./\n"
     )
+
+
+@pytest.fixture
+def whole(archive: Archive, tmp_path: Path) -> Path:
+    return debian_template(tmp_path / "mine", archive)
+
+
+def add_to_recipe(whole: Path, line: str) -> None:
+    whole.write_text(whole.read_text().replace("debian:\n", f"debian:\n  {line}\n"))
+
+
+def test_a_whole_debian_is_resolved_with_its_kernel(whole: Path, tmp_path: Path) -> None:
+    plan = planned(whole, tmp_path / "cache")
+    assert str(plan.kernel) == "linux-image-6.1.0-9-cloud=6.1-1"
+    names = {package.name for package in plan.image_packages}
+    assert names == {"program", "library", "grub-pc-bin", "linux-image-cloud", plan.kernel.name}
+
+
+def test_the_guests_repositories_enter_the_digest(whole: Path, tmp_path: Path) -> None:
+    before = planned(whole, tmp_path / "cache")
+    components = "components: [main, main], keyring:"
+    whole.write_text(whole.read_text().replace("keyring:", components, 1))
+    assert planned(whole, tmp_path / "cache").digest != before.digest
+
+
+def test_where_a_whole_debians_packages_are_fetched_does_not(
+    whole: Path, archive: Archive, tmp_path: Path
+) -> None:
+    before = planned(whole, tmp_path / "cache")
+    other = archive.directory.with_name("other")
+    archive.directory.rename(other)
+    mirrors = Mirrors.parse([f"file://{archive.directory}=file://{other}"])
+    after = planned(whole, tmp_path / "other cache", mirrors=mirrors)
+    assert after.digest == before.digest
+    assert str(other) not in after.sources_list
+
+
+def test_a_key_of_ones_own_goes_into_the_guest_and_into_the_digest(
+    whole: Path, archive: Archive, tmp_path: Path
+) -> None:
+    plan = planned(whole, tmp_path / "cache")
+    place = f"/etc/apt/keyrings/{archive.key.ring.name}"
+    assert plan.sources_list == f"deb [signed-by={place}] file://{archive.directory} stable main\n"
+    assert plan.guest_keyrings == {place: archive.key.ring}
+    own = tmp_path / "elsewhere" / archive.key.ring.name
+    own.parent.mkdir()
+    shutil.copy(archive.key.ring, own)
+    whole.write_text(whole.read_text().replace(str(archive.key.ring), str(own)))
+    assert planned(whole, tmp_path / "cache").digest == plan.digest
+    archive.key.gpg("--output", str(tmp_path / "armor"), "--armor", "--export")
+    own.write_bytes((tmp_path / "armor").read_bytes())
+    whole.write_text(whole.read_text().replace(own.name, own.with_suffix(".asc").name))
+    own.rename(own.with_suffix(".asc"))
+    assert planned(whole, tmp_path / "cache").digest != plan.digest
+
+
+def test_a_repository_without_signature_is_told_to_the_guest_as_that(
+    whole: Path, archive: Archive, tmp_path: Path
+) -> None:
+    whole.write_text(whole.read_text().replace(f"keyring: {archive.key.ring}", "trusted: true"))
+    plan = planned(whole, tmp_path / "cache")
+    assert plan.sources_list == f"deb [trusted=yes] file://{archive.directory} stable main\n"
+    assert plan.guest_keyrings == {}
+
+
+def test_a_guest_need_not_be_told_of_repositories(whole: Path, tmp_path: Path) -> None:
+    add_to_recipe(whole, "guest_repositories: false")
+    plan = planned(whole, tmp_path / "cache")
+    assert (plan.sources_list, plan.guest_keyrings) == ("", {})
+
+
+def test_files_beside_the_template_enter_the_digest(whole: Path, tmp_path: Path) -> None:
+    cache, files = tmp_path / "cache", whole.parent / "files"
+    digests = [planned(whole, cache).digest]
+    (files / "script").chmod(0o755)
+    digests.append(planned(whole, cache).digest)
+    (files / "data").write_text("changed")
+    digests.append(planned(whole, cache).digest)
+    (files / "data").unlink()
+    (files / "data").mkdir()
+    (files / "data/one").touch()
+    digests.append(planned(whole, cache).digest)
+    assert len(set(digests)) == len(digests)
+
+
+@pytest.mark.parametrize("name", ["script", "data"])
+def test_what_a_step_names_must_be_there(whole: Path, tmp_path: Path, name: str) -> None:
+    (whole.parent / "files" / name).unlink()
+    with pytest.raises(ConfigError, match=f"files/{name} does not exist"):
+        planned(whole, tmp_path / "cache")
+
+
+def test_a_script_is_a_file(whole: Path, tmp_path: Path) -> None:
+    whole.write_text(whole.read_text().replace("script: files/script", "script: files"))
+    with pytest.raises(ConfigError, match="files is not a file"):
+        planned(whole, tmp_path / "cache")
+
+
+def test_a_kernel_that_does_not_come_with_its_package_is_told(
+    whole: Path, archive: Archive, tmp_path: Path
+) -> None:
+    archive.add("linux-image-6.1.0-10-cloud", architecture="all")
+    archive.add(
+        "linux-image-two",
+        architecture="all",
+        depends="linux-image-cloud | linux-image-6.1.0-10-cloud, linux-image-cloud",
+    )
+    archive.publish()
+    whole.write_text(whole.read_text().replace("linux-image-cloud", "linux-image-two"))
+    with pytest.raises(ConfigError, match=r"does not bring the kernel linux-image-6\.1\.0-10"):
+        planned(whole, tmp_path / "cache")
+
+
+def test_packages_beside_the_template_win_and_their_content_counts(
+    whole: Path, archive: Archive, tmp_path: Path
+) -> None:
+    archive.add("program", version="9.0", architecture="all")
+    archive.publish()
+    add_to_recipe(whole, "local_packages: debs")
+    debs = whole.parent / "debs"
+    debs.mkdir()
+    make_deb(tmp_path, "program", version="0.1", architecture="all").rename(debs / "any.deb")
+    plan = planned(whole, tmp_path / "cache")
+    assert "program=0.1" in map(str, plan.image_packages)
+    assert "local" not in plan.sources_list
+    make_deb(tmp_path, "program", {"a": b"b"}, version="0.2", architecture="all").rename(
+        debs / "any.deb"
+    )
+    after = planned(whole, tmp_path / "cache")
+    assert "program=0.2" in map(str, after.image_packages)
+    assert after.digest != plan.digest
+
+
+def test_recommended_packages_come_where_they_are_asked_for(
+    whole: Path, archive: Archive, tmp_path: Path
+) -> None:
+    archive.add("nice", architecture="all")
+    archive.add("big", architecture="all", depends="library\nRecommends: nice")
+    archive.publish()
+    add_to_recipe(whole, "extra_packages: [big]")
+    assert "nice" not in {p.name for p in planned(whole, tmp_path / "cache").image_packages}
+    add_to_recipe(whole, "recommends: true")
+    assert "nice" in {p.name for p in planned(whole, tmp_path / "cache").image_packages}
 
 
 ARMV7L = """\

@@ -1,4 +1,5 @@
-from datetime import UTC, datetime
+import json
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,16 @@ from imagefactory import template
 from imagefactory.arch import ArchProfiles
 from imagefactory.data import SearchPath, shipped_directory
 from imagefactory.errors import ConfigError, UnknownNameError
-from imagefactory.template import BootCase, ImageTemplate, MinimalTree, Repository
+from imagefactory.template import (
+    BootCase,
+    Copy,
+    DebianTree,
+    ImageTemplate,
+    MinimalTree,
+    Repository,
+    Step,
+    User,
+)
 from imagefactory.yamlfile import YamlMistakesError
 
 SHIPPED = SearchPath((shipped_directory(),))
@@ -180,3 +190,162 @@ def test_only_a_guest_that_lets_somebody_in_can_be_told_to_reboot() -> None:
     assert BootCase(name="x", datasource="nocloud", reboot=True).reboot
     with pytest.raises(ValueError, match="reboot needs a datasource"):
         BootCase(name="x", datasource="none", reboot=True)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"copy": {"from": "a", "to": "b"}},
+        {"script": "files/go"},
+        {"run": "true"},
+        {"enable": ["a.service"]},
+        {"disable": ["a@b.service"]},
+        {"mask": ["a.timer"]},
+    ],
+)
+def test_a_step_does_one_thing(step: dict[str, object]) -> None:
+    assert Step.model_validate_json(json.dumps(step))
+
+
+@pytest.mark.parametrize("step", [{}, {"run": "true", "script": "go"}, {"run": "a", "mask": []}])
+def test_a_step_that_does_none_or_two_is_refused(step: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="exactly one of"):
+        Step.model_validate_json(json.dumps(step))
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "a/../b", ".", "..", "a//b", "a/", "", "-", ".x/y"])
+def test_a_path_beside_the_template_stays_there(name: str) -> None:
+    if name == "-":
+        assert Step(script=name).script == name
+        return
+    for wrong in (
+        lambda: Step(script=name),
+        lambda: Copy.model_validate({"from": name, "to": "x"}),
+        lambda: DebianTree(packages=(), local_packages=name),
+        lambda: DebianTree(packages=(), overlay=name),
+    ):
+        with pytest.raises(ValueError, match="should match pattern"):
+            wrong()
+
+
+@pytest.mark.parametrize("unit", ["a b", "--now", "a;b", "a/b"])
+def test_a_unit_is_one_word_and_no_option(unit: str) -> None:
+    with pytest.raises(ValueError, match="should match pattern"):
+        Step(enable=(unit,))
+
+
+def test_a_repository_is_signed_or_trusted() -> None:
+    where = {"suite": "x", "mirror": "https://example.org/x"}
+    assert Repository.model_validate({**where, "keyring": "/k"})
+    assert Repository.model_validate({**where, "trusted": True})
+    for wrong in ({}, {"keyring": "/k", "trusted": True}):
+        with pytest.raises(ValueError, match="trusted: true"):
+            Repository.model_validate({**where, **wrong})
+
+
+@pytest.mark.parametrize("suite", ["./", "bookworm/updates", "stable"])
+def test_a_suite_is_a_name_or_one_directory(suite: str) -> None:
+    assert Repository(suite=suite, mirror="file:///x", trusted=True).suite == suite
+
+
+@pytest.mark.parametrize("suite", ["/", "../", "./x", "a b", "[x]", ""])
+def test_a_suite_says_nothing_else(suite: str) -> None:
+    with pytest.raises(ValueError, match="should match pattern"):
+        Repository(suite=suite, mirror="file:///x", trusted=True)
+
+
+def test_a_label_cannot_say_more_to_apt() -> None:
+    for label in ("", ' a"', "a\nPin-Priority: 1", "a,b"):
+        with pytest.raises(ValueError, match="should match pattern"):
+            Repository(suite="x", mirror="file:///x", trusted=True, label=label)
+
+
+def test_a_snapshot_is_asked_for_at_its_moment_in_utc() -> None:
+    repository = Repository(
+        suite="x", mirror="http://now/x", keyring="/k", snapshots="http://then/{timestamp}/x"
+    )
+    moment = datetime(2025, 3, 1, 1, 30, tzinfo=timezone(timedelta(hours=2)))
+    past = repository.at(moment)
+    assert past.mirror == "http://then/20250228T233000Z/x"
+    assert not past.valid_until
+    assert repository.at(moment.astimezone(UTC)) == past
+    assert repository.at(None) is repository
+
+
+def test_a_repository_without_a_past_has_no_snapshot() -> None:
+    repository = Repository(suite="x", mirror="http://now/x", keyring="/k")
+    with pytest.raises(ConfigError, match="the repository x has no `snapshots:`"):
+        repository.at(datetime(2025, 3, 1, tzinfo=UTC))
+
+
+def test_a_users_password_is_a_hash() -> None:
+    assert User(name="anna", password_hash=HASH).password_hash == HASH
+    with pytest.raises(ValueError, match="should match pattern"):
+        User(name="anna", password_hash="secret")
+
+
+def extending(tmp_path: Path, name: str, content: str) -> ImageTemplate:
+    return template.load(put(tmp_path, name, content), name)[0]
+
+
+def test_an_extension_says_only_what_differs(tmp_path: Path) -> None:
+    shipped = template.load(SHIPPED, "debian-12")[0]
+    content = (
+        "name: mine\nextends: debian-12\ndescription: mine\n"
+        "debian:\n  packages: [apt]\n  architecture_packages: {x86_64: []}\n"
+    )
+    image = extending(tmp_path, "mine", content)
+    before, after = shipped.debian, image.debian
+    assert before is not None
+    assert after is not None
+    assert after.packages == ("apt",)  # a list takes the place of the other
+    assert after.architecture_packages == {**before.architecture_packages, "x86_64": ()}
+    assert after.exclude == before.exclude
+    assert (image.bootloader, image.repositories) == (shipped.bootloader, shipped.repositories)
+
+
+def test_ones_own_image_may_extend_the_shipped_one_of_its_name(tmp_path: Path) -> None:
+    own = "name: debian-12\nextends: debian-12\nvisibility: community\n"
+    assert extending(tmp_path, "debian-12", own).visibility == "community"
+    # And others extend it in turn, one's own and shipped ones.
+    more = "name: more\nextends: debian-12\n"
+    assert extending(tmp_path, "more", more).visibility == "community"
+    path = SearchPath((tmp_path, shipped_directory()))
+    assert template.load(path, "debian-13")[0].visibility == "community"
+    assert template.load(path, "debian-13")[0].distribution.version == "13"
+
+
+def test_an_unknown_parent_is_named_with_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="no image is called 'debian-21'") as caught:
+        extending(tmp_path, "mine", "name: mine\nextends: debian-21\n")
+    assert "did you mean 'debian-1" in caught.value.hint
+    with pytest.raises(UnknownNameError, match="no image is called 'mine'"):
+        extending(tmp_path, "mine", "name: mine\nextends: mine\n")
+
+
+def test_images_that_extend_each_other_are_told(tmp_path: Path) -> None:
+    put(tmp_path, "one", "name: one\nextends: two\n")
+    with pytest.raises(YamlMistakesError, match=r"two\.yaml:1: extends: .*two.yaml extends itself"):
+        extending(tmp_path, "two", "name: two\nextends: one\n")
+
+
+def test_mistakes_of_an_extension_are_told_at_its_own_lines(tmp_path: Path) -> None:
+    content = (
+        "name: mine\nextends: debian-12\ndebian:\n  timezone: Etc/UTC\n  packages: [a b]\n"
+        "disc_size: 1\n"
+    )
+    with pytest.raises(YamlMistakesError) as caught:
+        extending(tmp_path, "mine", content)
+    file = tmp_path / "templates/mine.yaml"
+    one, two = caught.value.mistakes
+    assert one.startswith(f"{file}:5: debian.packages.0: ")
+    assert two == f"{file}:6: disc_size: unknown key - did you mean 'disk_size'?"
+
+
+def test_files_are_taken_from_beside_the_template_else_from_the_shipped_ones(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "mine.yaml"
+    assert template.beside(file, "cloud") == shipped_directory() / "templates/cloud"
+    (tmp_path / "cloud").mkdir()
+    assert template.beside(file, "cloud") == tmp_path / "cloud"

@@ -43,6 +43,12 @@ _NOT_IN_THE_IMAGE = frozenset(
     }
 )
 
+_PACKAGED_KEYRINGS = "/usr/share/keyrings/"
+"""Where packages such as debian-archive-keyring put keys, on the host as in the guest."""
+
+_GUEST_KEYRINGS = "/etc/apt/keyrings/"
+"""Where an administrator puts them, sources.list(5)."""
+
 _UNPACKED_RATIO = 8
 """A tree in memory with its packages beside it, to the packages alone: 6 was seen."""
 
@@ -120,17 +126,29 @@ class BuildPlan:
     @property
     def sources_list(self) -> str:
         """Where the guest gets its packages from, as apt reads it; empty: it is not told."""
-        recipe = self.template.recipe
-        if not isinstance(recipe, DebianTree) or not recipe.guest_repositories:
-            return ""
-        every = (*self.template.repositories, *self.template.extra_repositories)
-        known = (repository.for_architecture(self.profile.names.deb) for repository in every)
         return "".join(
             f"deb [{_trust(repository)}] {repository.mirror} {repository.suite} "
-            f"{' '.join(repository.components)}\n"
-            for repository in known
-            if not repository.mirror.startswith("file:")  # a directory of this host
+            f"{' '.join(repository.components)}".rstrip()
+            + "\n"
+            for repository in self._guest_repositories
         )
+
+    @property
+    def guest_keyrings(self) -> dict[str, Path]:
+        """The keyrings that no package brings: where the guest looks for them -> the host's."""
+        return {
+            _guest_keyring(repository.keyring): Path(repository.keyring)
+            for repository in self._guest_repositories
+            if repository.keyring and _guest_keyring(repository.keyring) != repository.keyring
+        }
+
+    @property
+    def _guest_repositories(self) -> tuple[Repository, ...]:
+        recipe = self.template.recipe
+        if not isinstance(recipe, DebianTree) or not recipe.guest_repositories:
+            return ()
+        every = (*self.template.repositories, *self.template.extra_repositories)
+        return tuple(item.for_architecture(self.profile.names.deb) for item in every)
 
     @property
     def fstab(self) -> str:
@@ -275,7 +293,8 @@ def make_plan(
     """Resolve an image for one architecture.
 
     Raises:
-        ConfigError: The image does not exist for this architecture.
+        ConfigError: The image does not exist for this architecture, or a file that the template
+            names does not.
         PackageError: A package does not exist, or a repository cannot be reached.
         PropertyError: The image properties are not what nova accepts.
     """
@@ -366,6 +385,12 @@ def _check_files(template: ImageTemplate, template_file: Path) -> None:
                 f"{template_file}: {template_file.parent / name} does not exist",
                 hint="the steps of `customize:` name it by its path beside the template",
             )
+    for step in template.customize:
+        if step.script and not beside(template_file, step.script).is_file():
+            raise ConfigError(
+                f"{template_file}: {template_file.parent / step.script} is not a file",
+                hint="`script:` names one program; `copy:` takes directories too",
+            )
 
 
 def _image_packages(
@@ -385,7 +410,25 @@ def _image_packages(
         return kernel, (kernel, *apt.find((*dict.fromkeys((*recipe.packages, *bootloader)),)))
     names = tuple(dict.fromkeys((*installed, *bootloader, name)))
     packages = apt.resolve(names, recommends=recipe.recommends)
-    return next(package for package in packages if package.name == kernel.name), packages
+    held = next((package for package in packages if package.name == kernel.name), None)
+    if held is None:
+        raise ConfigError(
+            f"{name} does not bring the kernel {kernel.name} into the image",
+            hint="`kernel:` names a package with a kernel in /boot, or one that depends on it",
+        )
+    return held, packages
+
+
+def _trust(repository: Repository) -> str:
+    if repository.keyring is None:
+        return "trusted=yes"
+    return f"signed-by={_guest_keyring(repository.keyring)}"
+
+
+def _guest_keyring(keyring: str) -> str:
+    if keyring.startswith(_PACKAGED_KEYRINGS):
+        return keyring
+    return f"{_GUEST_KEYRINGS}{Path(keyring).name}"
 
 
 def _installed(template: ImageTemplate, profile: ArchProfile) -> tuple[str, ...]:
@@ -395,10 +438,6 @@ def _installed(template: ImageTemplate, profile: ArchProfile) -> tuple[str, ...]
         return ()
     for_architecture = recipe.architecture_packages.get(profile.name, ())
     return (*recipe.packages, *for_architecture, *recipe.extra_packages)
-
-
-def _trust(repository: Repository) -> str:
-    return f"signed-by={repository.keyring}" if repository.keyring else "trusted=yes"
 
 
 def _bootloader_packages(template: ImageTemplate, profile: ArchProfile) -> list[str]:
@@ -448,6 +487,7 @@ def _with_digest(plan: BuildPlan) -> BuildPlan:
         "profile": plan.profile.model_dump(mode="json", exclude={"description", "hypervisor"}),
         "packages": [package.sha256 for package in plan.image_packages],
         "sources_list": plan.sources_list,
+        "keyrings": {path: sha256_of(file) for path, file in plan.guest_keyrings.items()},
         "tools": [package.sha256 for package in (*plan.disk_tools, *plan.boot_tools)],
         "files": {name: _tree_digest(plan.beside(name)) for name in _files(plan.template)},
         "code": [_tree_digest(Path(__file__).parent / part) for part in _BUILDING_CODE],

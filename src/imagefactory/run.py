@@ -80,6 +80,7 @@ def run(
     cwd: Path | None = None,
     stdin: str | None = None,
     accept: Sequence[int] = (0,),
+    into: IO[bytes] | IO[str] | None = None,
 ) -> Completed:
     """Run a program to its end.
 
@@ -91,6 +92,8 @@ def run(
         cwd: Directory to run in.
         stdin: Text for standard input; without it standard input is empty.
         accept: Exit statuses that count as success.
+        into: A file that gets all output as it comes, in the place of the result. Nothing waits
+            then for what the program may have left running with that file open.
 
     Raises:
         HostError: The program does not exist.
@@ -98,10 +101,13 @@ def run(
     """
     words = [str(word) for word in argv]
     began = time.monotonic()
-    with started(words, env=env, cwd=cwd, pipe_stdin=stdin is not None) as process:
+    output = PIPE if into is None else into
+    with started(
+        words, env=env, cwd=cwd, pipe_stdin=stdin is not None, stdout=output, stderr=output
+    ) as process:
         _bounded[process.pid] = process
         try:
-            out, err = process.communicate(stdin, timeout=timeout)
+            out, err = (said or "" for said in process.communicate(stdin, timeout=timeout))
         except subprocess.TimeoutExpired:
             stop(process)
             out, err = _last_output(process)
@@ -244,18 +250,18 @@ def stop(process: subprocess.Popen[str]) -> None:
 
 def _last_output(process: subprocess.Popen[str]) -> tuple[str, str]:
     """What a stopped program said; one that left its group may hold the pipes open for ever."""
+    said: list[str | bytes | None]
     try:
-        return process.communicate(timeout=STOP_GRACE)
+        said = [*process.communicate(timeout=STOP_GRACE)]
     except subprocess.TimeoutExpired as error:
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
         said = [error.output, error.stderr]
-        out, err = (
-            part.decode(errors="replace") if isinstance(part, bytes) else part or ""
-            for part in said
-        )
-        return out, err
+    out, err = (
+        part.decode(errors="replace") if isinstance(part, bytes) else part or "" for part in said
+    )
+    return out, err
 
 
 def _signal_group(group: int, number: int) -> None:

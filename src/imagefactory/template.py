@@ -30,7 +30,8 @@ Beside = Annotated[
         description="a path beside the template",
     ),
 ]
-Unit = Annotated[str, Field(pattern=r"^[A-Za-z0-9:_.@-]+$")]
+Unit = Annotated[str, Field(pattern=r"^-?[A-Za-z0-9:_.@][A-Za-z0-9:_.@-]*$")]
+"""A unit of systemd (``-.mount`` is one), and no option of systemctl."""
 PathGlob = Annotated[str, Field(pattern=r"^/[^\s,'\"]+$")]
 PackageName = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9+.-]+|\?[a-z]+(\([a-z]+\))?)$")]
 """A package, or one of apt's patterns (apt-patterns(7)) such as ``?essential``."""
@@ -71,7 +72,12 @@ class Repository(Model):
     trusted: bool = Field(default=False, description="true: not signed, needs no keyring")
     priority: int | None = Field(
         default=None,
-        description="apt's, for all of the mirror's host: over 1000 beats any version",
+        description="apt's: over 1000 beats any version; for what has the `label`, else for all "
+        "of the mirror's host",
+    )
+    label: Annotated[str, Field(pattern=r"^[^\s,\"][^,\"\n]*$")] | None = Field(
+        default=None,
+        description="the Label of its Release file, by which apt tells it from others",
     )
     snapshots: str | None = Field(
         default=None,
@@ -445,9 +451,9 @@ def beside(template_file: Path, name: str) -> Path:
 
 
 def _load(file: Path, path: SearchPath) -> tuple[ImageTemplate, Path]:
-    def parent(name: str) -> Path:
+    def parent(name: str, extending: Path) -> Path:
         files = path.yaml_files("templates")
-        if name == file.stem:  # one's own debian-12 may extend the shipped one
+        if name == extending.stem:  # one's own debian-12 may extend the shipped one
             files = SearchPath((shipped_directory(),)).yaml_files("templates")
         if name not in files:
             raise UnknownNameError("image", name, sorted(files))

@@ -33,6 +33,8 @@ MAX_MISTAKES = 100
 
 M = TypeVar("M", bound=BaseModel)
 
+Parent = Callable[[str, Path], Path]
+
 
 class Model(BaseModel):
     """The base of everything read from YAML: unknown keys refused, values frozen."""
@@ -52,14 +54,15 @@ class YamlMistakesError(ConfigError):
         self.mistakes = tuple(mistakes)
 
 
-def load(path: Path, model: type[M], parent: Callable[[str], Path] | None = None) -> M:
+def load(path: Path, model: type[M], parent: Parent | None = None) -> M:
     """Read one YAML file into a model.
 
     Args:
         path: The file.
         model: What it should hold.
-        parent: Finds the file that ``extends: NAME`` names. The extending file's mappings are
-            merged into that one's, key by key; everything else replaces what was there.
+        parent: Finds the file that ``extends: NAME`` names, told the name and the file that
+            says so. The extending file's mappings are merged into that one's, key by key;
+            everything else replaces what was there.
 
     Raises:
         YamlMistakesError: The file is not YAML, or not what the model asks for.
@@ -75,13 +78,11 @@ def load(path: Path, model: type[M], parent: Callable[[str], Path] | None = None
         raise YamlMistakesError(path, _mistakes(path, raw, model, error)) from None
 
 
-def _with_parents(
-    path: Path, raw: CommentedMap, parent: Callable[[str], Path] | None
-) -> dict[str, Any]:
+def _with_parents(path: Path, raw: CommentedMap, parent: Parent | None) -> dict[str, Any]:
     content: dict[str, Any] = _plain(raw, iter(range(MAX_NODES)))
     seen = [path]
     while parent and isinstance(content.get(EXTENDS), str):
-        file = parent(content.pop(EXTENDS))
+        file = parent(content.pop(EXTENDS), seen[-1])
         if file in seen:
             raise YamlMistakesError(path, [f"{path}:1: {EXTENDS}: {file} extends itself"])
         seen.append(file)

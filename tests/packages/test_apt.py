@@ -347,3 +347,14 @@ def test_what_is_used_is_marked_as_used(archive: Archive, cache: Path) -> None:
         assert prune(cache, max_size=0).removed == ()
         assert apt.pool.take(packages[0]).exists()
     assert {entry.kind for entry in prune(cache, max_size=0).removed} == {"apt", "pool"}
+
+
+def test_a_priority_is_for_a_label_or_for_a_host(archive: Archive, tmp_path: Path) -> None:
+    plain = archive.repository()
+    labelled = plain.model_copy(update={"label": "Some Label", "priority": 1001})
+    hosted = plain.model_copy(update={"mirror": "http://example.org:80/x", "priority": 90})
+    apt = Apt([plain, labelled, hosted], "amd64", tmp_path)
+    assert apt._preferences() == (
+        "Package: *\nPin: release l=Some Label\nPin-Priority: 1001\n\n"
+        'Package: *\nPin: origin "example.org"\nPin-Priority: 90\n'
+    )

@@ -260,8 +260,16 @@ class Apt:
     def _answers(self) -> Path:
         """Name the directory of the answers that the package lists give as they are now."""
         state = hashlib.sha256()
-        for release in sorted((self._root / "lists").glob("*Release")):
+        lists = self._root / "lists"
+        releases = sorted(lists.glob("*Release"))
+        for release in releases:
             state.update(release.read_bytes())
+        # A repository that nobody signs may have no Release that would tell its states apart.
+        known = tuple(re.sub("(In)?Release$", "", release.name) for release in releases)
+        for index in sorted(lists.glob("*_Packages*")):
+            if not index.name.startswith(known) and index.exists():
+                status = index.stat()
+                state.update(f"{index.name} {status.st_size} {status.st_mtime_ns}\n".encode())
         return self._root / "answers" / state.hexdigest()
 
     def _forget_old_answers(self) -> None:
@@ -332,10 +340,9 @@ class Apt:
             yield "check-valid-until=no"
 
     def _preferences(self) -> str:
-        """What apt prefers, apt_preferences(5): the origin is a host's name, empty for files."""
+        """What apt prefers, apt_preferences(5)."""
         return "\n".join(
-            f'Package: *\nPin: origin "{urlsplit(repository.mirror).hostname or ""}"\n'
-            f"Pin-Priority: {repository.priority}\n"
+            f"Package: *\nPin: {_pin(repository)}\nPin-Priority: {repository.priority}\n"
             for repository in self.repositories
             if repository.priority is not None
         )
@@ -435,6 +442,13 @@ def _proxies_of_the_host() -> str:
 
 def _key(package: Package) -> str:
     return f"{package.sha256}.deb"
+
+
+def _pin(repository: Repository) -> str:
+    """Say which packages are a repository's; the origin is a host's name, empty for files."""
+    if repository.label is not None:
+        return f"release l={repository.label}"
+    return f'origin "{urlsplit(repository.mirror).hostname or ""}"'
 
 
 def _package(stanza: Mapping[str, str]) -> Package:

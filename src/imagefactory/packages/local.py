@@ -20,6 +20,9 @@ from imagefactory.template import Repository
 PRIORITY = 1001
 """apt_preferences(5): above 1000 a package is taken even if others have a newer version."""
 
+LABEL = "imagefactory-local"
+"""By its host, apt could not tell this directory from any other ``file:`` repository."""
+
 
 def repository_of(directory: Path, cache: Path) -> Repository:
     """Make a repository of a directory of .deb files; it is trusted as the directory is.
@@ -43,6 +46,7 @@ def repository_of(directory: Path, cache: Path) -> Repository:
         for file in files:  # copies: the user's directory may change while a build runs
             (target / file.name).write_bytes(file.read_bytes())
         write_index({target / name.name: checksum for name, checksum in sums.items()}, target)
+        _write_release(target)
 
     made = Store(cache, "local").obtain(key, make)
     return Repository(
@@ -51,6 +55,7 @@ def repository_of(directory: Path, cache: Path) -> Repository:
         components=(),
         trusted=True,
         priority=PRIORITY,
+        label=LABEL,
     )
 
 
@@ -67,6 +72,12 @@ def write_index(files: Mapping[Path, str], directory: Path) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         stanzas = pool.map(_stanza, files, files.values(), itertools.repeat(directory))
     (directory / "Packages").write_text("\n".join(stanzas), encoding="utf-8")
+
+
+def _write_release(directory: Path) -> None:
+    index = directory / "Packages"
+    line = f" {sha256_of(index)} {index.stat().st_size} {index.name}"
+    (directory / "Release").write_text(f"Label: {LABEL}\nSHA256:\n{line}\n", encoding="utf-8")
 
 
 def _stanza(file: Path, checksum: str, directory: Path) -> str:

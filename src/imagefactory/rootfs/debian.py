@@ -57,7 +57,7 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
             include=recipe.include,
         ),
         epoch=epoch,
-        actions=tuple(_action(step, plan) for step in _steps(plan, recipe)),
+        actions=(*_keyrings(plan), *(_action(step, plan) for step in _steps(plan, recipe))),
         files=_generated_files(plan, recipe),
         accounts=tuple(
             Account(user.name, user.groups, user.shell, user.password_hash or "*")
@@ -165,6 +165,12 @@ def _steps(plan: BuildPlan, recipe: DebianTree) -> tuple[Step, ...]:
     return (*copies, *plan.template.customize)
 
 
+def _keyrings(plan: BuildPlan) -> tuple[Action, ...]:
+    return tuple(
+        Action("copy", str(file), path.lstrip("/")) for path, file in plan.guest_keyrings.items()
+    )
+
+
 def _action(step: Step, plan: BuildPlan) -> Action:
     if step.copy_:
         source = plan.beside(step.copy_.source)
@@ -185,8 +191,8 @@ def _generated_files(plan: BuildPlan, recipe: DebianTree) -> tuple[WholeFile, ..
         "etc/default/grub.d/50_imagefactory.cfg": _grub_defaults(plan),
         _CLOUD_CONFIG: _cloud_config(plan, recipe),
     }
-    if plan.sources_list:
-        files["etc/apt/sources.list"] = plan.sources_list
+    # Even if it is empty: mmdebstrap left one that names this build's directory.
+    files["etc/apt/sources.list"] = plan.sources_list
     return (
         *(WholeFile(path, content) for path, content in files.items()),
         *itertools.chain.from_iterable(map(_files_of_user, recipe.users)),
@@ -200,7 +206,8 @@ def _files_of_user(user: User) -> list[WholeFile]:
         files.append(WholeFile(f"home/{user.name}/.ssh/authorized_keys", keys, 0o600, user.name))
     if user.sudo:
         rule = f"{user.name} ALL=(ALL) NOPASSWD:ALL\n"
-        files.append(WholeFile(f"etc/sudoers.d/{user.name}", rule, 0o440))
+        # sudoers(5): a file whose name has a dot is not read.
+        files.append(WholeFile(f"etc/sudoers.d/{user.name.replace('.', '_')}", rule, 0o440))
     return files
 
 

@@ -7,6 +7,7 @@ for each build.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import signal
@@ -99,6 +100,7 @@ _LEFTOVERS = (
     *("var/lib/apt/lists/*", "var/cache/apt/*", "var/cache/debconf/*-old"),
     # Times and orders that differ from build to build, and nobody needs.
     *("var/lib/dpkg/*-old", "var/cache/ldconfig/aux-cache", "etc/.pwd.lock"),
+    *("var/lib/ucf/hashfile.[0-9]*", "var/lib/ucf/registry.[0-9]*"),
     *("etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-", "etc/subgid-"),
 )
 """Globs of what may not stay in an image."""
@@ -222,10 +224,16 @@ def _write(file: WholeFile, chroot: Chroot) -> None:
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
+    _make_way(path)
     path.write_bytes(content)
     path.chmod(mode)
+
+
+def _make_way(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() and not path.is_symlink():
+        raise BuildError(f"a file cannot take the place of the directory {path}")
+    path.unlink(missing_ok=True)
 
 
 def _settle(spec: Spec, chroot: Chroot) -> None:
@@ -236,12 +244,26 @@ def _settle(spec: Spec, chroot: Chroot) -> None:
         _replace(Path("/etc/timezone"), f"{spec.timezone}\n".encode(), 0o644)
         _replace(Path("/etc/default/locale"), f"LANG={spec.locale}\n".encode(), 0o644)
         if not zone.exists():
-            raise BuildError(f"there is no time zone {spec.timezone!r} in the tree")
-    if not spec.locale.startswith("C."):
-        charset = spec.locale.partition(".")[2] or "ISO-8859-1"
+            raise BuildError(
+                f"there is no time zone {spec.timezone!r} in the tree; "
+                "the package tzdata brings them"
+            )
+    if spec.locale.partition(".")[0] not in {"C", "POSIX"}:
         with rooted(chroot.tree):
-            _replace(Path("/etc/locale.gen"), f"{spec.locale} {charset}\n".encode(), 0o644)
+            line = _line_of_locale(spec.locale)
+            _replace(Path("/etc/locale.gen"), f"{line}\n".encode(), 0o644)
         chroot.run(["locale-gen"])
+
+
+def _line_of_locale(locale: str) -> str:
+    """Find a locale and its character set in the tree's list; called inside the tree."""
+    supported = Path("/usr/share/i18n/SUPPORTED")
+    if not supported.exists():
+        raise BuildError(f"the locale {locale} needs the package `locales` in the tree")
+    for line in supported.read_text(encoding="utf-8").splitlines():
+        if line.split()[:1] == [locale]:
+            return line
+    raise BuildError(f"there is no locale {locale!r} in the tree's {supported}")
 
 
 def _copy(action: Action, chroot: Chroot) -> None:
@@ -255,8 +277,7 @@ def _copy(action: Action, chroot: Chroot) -> None:
         plain = 0o755 if not link and origin.stat().st_mode & 0o100 else 0o644
         with rooted(chroot.tree):
             if link:
-                copied.parent.mkdir(parents=True, exist_ok=True)
-                copied.unlink(missing_ok=True)
+                _make_way(copied)
                 copied.symlink_to(link)
             else:
                 _replace(copied, content, plain if action.mode is None else action.mode)
@@ -276,15 +297,19 @@ def _script(action: Action, chroot: Chroot) -> None:
     inside = chroot.tree / "run/imagefactory-step"
     inside.write_bytes(Path(action.what).read_bytes())
     inside.chmod(0o755)
-    chroot.run(["/run/imagefactory-step"])
+    chroot.run(["/run/imagefactory-step"], called=f"the script {Path(action.what).name}")
 
 
 def _run(action: Action, chroot: Chroot) -> None:
-    chroot.run(["/bin/sh", "-ec", action.what])
+    chroot.run(["/bin/sh", "-ec", action.what], called=f"`run: {_first_line(action.what)}`")
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "")
 
 
 def _systemctl(action: Action, chroot: Chroot) -> None:
-    chroot.run(["systemctl", action.what, *action.to.split()])
+    chroot.run(["systemctl", action.what, "--", *action.to.split()])
 
 
 _ACTIONS = {"copy": _copy, "script": _script, "run": _run, "systemctl": _systemctl}
@@ -326,10 +351,14 @@ def _pack(tree: Path, target: Path, epoch: int, base: list[bytes]) -> None:
 def main() -> int:
     """Do what the spec says; a failure is told to the process outside."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.umask(0o022)  # the tree's directories have the modes of a guest, not of this shell
     try:
         build(SPEC.validate_json(Path(sys.argv[1]).read_bytes()))
     except ImageFactoryError as error:
         tell("failure", error.message)
+        return 1
+    except OSError as error:
+        tell("failure", f"{error.filename or 'the tree'}: {error.strerror or error}")
         return 1
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _ENVIRONMENT = {
 
 _TIMEOUT = 3600.0
 
+_LAST_LINES = 12
+
 
 @dataclass(frozen=True)
 class Chroot:
@@ -35,8 +38,12 @@ class Chroot:
     tree: Path
     env: Mapping[str, str]
 
-    def run(self, argv: Sequence[str], *, stdin: str | None = None) -> run.Completed:
-        """Run a program of the tree as its root.
+    def run(self, argv: Sequence[str], *, called: str = "") -> None:
+        """Run a program of the tree as its root; all it says goes to the log.
+
+        Args:
+            argv: The program and its arguments.
+            called: What a person calls it, if not by its first word.
 
         Raises:
             CommandError: It failed.
@@ -44,10 +51,23 @@ class Chroot:
         variables = [f"{name}={value}" for name, value in {**_ENVIRONMENT, **self.env}.items()]
         words: list[str | Path] = ["chroot", self.tree, "/usr/bin/env", "-i", *variables, *argv]
         sys.stderr.write(f"# {' '.join(argv)}\n")
-        done = run.run(words, stdin=stdin, timeout=_TIMEOUT)
-        sys.stderr.write(done.stdout + done.stderr)
         sys.stderr.flush()
-        return done
+        began = os.fstat(sys.stderr.fileno()).st_size
+        try:
+            run.run(words, timeout=_TIMEOUT, into=sys.stderr)
+        except CommandError as error:
+            # "chroot failed with status 3: " is about a program that nobody asked for.
+            how = error.message.removeprefix("chroot ").rstrip(": ")
+            said = "".join(f"\n{line}" for line in _last_words(began))
+            raise CommandError(f"{called or argv[0]} {how}{':' if said else ''}{said}") from None
+
+
+def _last_words(began: int) -> list[str]:
+    """Read what was written to the log since it had a size; nothing if it is no file."""
+    with contextlib.suppress(OSError), Path("/proc/self/fd/2").open("rb") as log:
+        log.seek(began)
+        return log.read().decode(errors="replace").splitlines()[-_LAST_LINES:]
+    return []
 
 
 @contextlib.contextmanager
@@ -67,7 +87,15 @@ def entered(tree: Path, env: Mapping[str, str]) -> Iterator[Chroot]:
         for name, target in _LINKS.items():
             (tree / "dev" / name).symlink_to(target)
         (tree / "run/lock").mkdir()
+        stack.callback(_end_daemons)
         yield Chroot(tree, env)
+
+
+def _end_daemons() -> None:
+    """End what a script left running: it would write into a tree that is being packed."""
+    if os.getpid() == 1:  # as the first process of a namespace we have it for ourselves
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -111,7 +139,7 @@ def follow(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
     with run.started(argv, env=env, stdout=sys.stderr.buffer, stderr=run.PIPE) as process:
         for line in process.stderr or ():
             sys.stderr.write(line)
-            last = [*last[-11:], line.rstrip()]
+            last = [*last[1 - _LAST_LINES :], line.rstrip()]
             if line.startswith("I: ") and line.rstrip().endswith("..."):
                 tell("progress", line[3:].strip(" .\n"))
         process.wait()

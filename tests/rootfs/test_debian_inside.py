@@ -1,0 +1,189 @@
+"""Steps on a tree of our own, run in a real namespace where that is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imagefactory.errors import BuildError
+from imagefactory.rootfs import debian_inside
+from imagefactory.rootfs.debian_inside import Base
+from tests.sandbox.test_namespace import Inside, inside
+
+__all__ = ["inside"]
+
+HEADER = """
+from imagefactory.rootfs import debian_inside
+from imagefactory.rootfs.debian_inside import Action, WholeFile
+from imagefactory.sandbox.chroot import Chroot, rooted
+tree = spec.with_name("tree")
+chroot = Chroot(tree, {})
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    made = tmp_path / "tree"
+    made.mkdir()
+    return made
+
+
+def put(tree: Path, *paths: str) -> None:
+    for path in paths:
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree / path).write_text(path)
+
+
+def left(tree: Path) -> list[str]:
+    return sorted(
+        str(p.relative_to(tree)) for p in tree.rglob("*") if p.is_symlink() or p.is_file()
+    )
+
+
+def leave_out(tree: Path, exclude: list[str], include: list[str] | None = None) -> None:
+    """Patterns are absolute: below a directory of the test's they mean the same."""
+    debian_inside._leave_out(
+        Base(
+            "",
+            "",
+            (),
+            (),
+            tuple(f"{tree}{pattern}" for pattern in exclude),
+            tuple(f"{tree}{pattern}" for pattern in include or []),
+        )
+    )
+
+
+def test_a_pattern_takes_all_below_but_what_is_included(tree: Path) -> None:
+    put(tree, "usr/share/doc/a/copyright", "usr/share/doc/a/b/c", "usr/share/doc2/x", "usr/y")
+    leave_out(tree, ["/usr/share/doc/*"], ["/usr/share/doc/*/copyright"])
+    assert left(tree) == ["usr/share/doc/a/copyright", "usr/share/doc2/x", "usr/y"]
+    assert not (tree / "usr/share/doc/a/b").exists()
+
+
+def test_patterns_are_dpkgs(tree: Path) -> None:
+    put(tree, "man/de/man1/x", "man/pt_BR/man1/x", "man/man1/x", "lib/linux-image-6/dtb", "lib/l")
+    leave_out(tree, ["/man/??/*", "/man/??_*/*", "/lib/linux-image-*/*", "/none/*"])
+    assert left(tree) == ["lib/l", "man/man1/x"]
+    put(tree, "one", "two", "a1", "ab")
+    leave_out(tree, ["/one", "/a[0-9]"])
+    assert left(tree) == ["ab", "lib/l", "man/man1/x", "two"]
+
+
+def test_links_are_removed_and_not_followed(tree: Path, tmp_path: Path) -> None:
+    put(tmp_path, "outside/file")
+    put(tree, "doc/x")
+    (tree / "doc/link").symlink_to(tmp_path / "outside")
+    leave_out(tree, ["/doc/*"])
+    assert left(tree) == []
+    assert (tmp_path / "outside/file").exists()
+
+
+def test_copies_have_the_modes_of_the_template_and_not_of_the_umask(
+    inside: Inside, tree: Path, tmp_path: Path
+) -> None:
+    put(tmp_path, "source/plain", "source/sub/program")
+    (tmp_path / "source/plain").chmod(0o666)
+    (tmp_path / "source/sub/program").chmod(0o700)
+    (tmp_path / "source/link").symlink_to("/nowhere")
+    (tmp_path / "one").write_text("one")
+    inside.run(
+        HEADER + "os.umask(0o022)\n"
+        "source = str(spec.with_name('source'))\n"
+        "debian_inside._copy(Action('copy', source, 'opt/all'), chroot)\n"
+        "debian_inside._copy(Action('copy', source, 'opt/all'), chroot)\n"
+        "debian_inside._copy(Action('copy', str(spec.with_name('one')), 'one', 0o4750), chroot)\n"
+    )
+    copied = tree / "opt/all"
+    assert copied.stat().st_mode & 0o7777 == 0o755
+    assert (copied / "plain").stat().st_mode & 0o7777 == 0o644
+    assert (copied / "sub/program").stat().st_mode & 0o7777 == 0o755
+    assert (copied / "link").readlink() == Path("/nowhere")
+    assert (tree / "one").stat().st_mode & 0o7777 == 0o4750
+
+
+def test_a_copy_follows_no_link_out_of_the_tree(inside: Inside, tree: Path, tmp_path: Path) -> None:
+    put(tmp_path, "outside/etc", "data")
+    (tree / "etc").symlink_to(tmp_path / "outside")
+    (tree / "file").symlink_to(tmp_path / "outside/etc")
+    inside.run(
+        HEADER + "data = str(spec.with_name('data'))\n"
+        "with rooted(tree):\n"
+        f"    Path({str(tmp_path / 'outside')!r}).mkdir(parents=True)\n"
+        "debian_inside._copy(Action('copy', data, 'etc/new'), chroot)\n"
+        "debian_inside._copy(Action('copy', data, 'file'), chroot)\n"
+    )
+    assert left(tmp_path / "outside") == ["etc"]
+    assert (tmp_path / "outside/etc").read_text() == "outside/etc"
+    assert (tree / "file").read_text() == "data"
+    assert (tree / str(tmp_path / "outside").lstrip("/") / "new").read_text() == "data"
+
+
+def test_a_file_does_not_take_a_directorys_place(
+    inside: Inside, tree: Path, tmp_path: Path
+) -> None:
+    put(tmp_path, "data", "tree/etc/kept")
+    with pytest.raises(BuildError, match="cannot take the place of the directory /etc"):
+        inside.run(
+            HEADER + "from imagefactory.errors import BuildError\n"
+            "try:\n"
+            "    debian_inside._copy(Action('copy', str(spec.with_name('data')), 'etc'), chroot)\n"
+            "except BuildError as error:\n"
+            "    tell('failure', error.message); sys.exit(1)\n"
+        )
+    assert (tree / "etc/kept").exists()
+
+
+def test_the_locale_brings_its_character_set(tree: Path, inside: Inside, tmp_path: Path) -> None:
+    put(tree, "usr/share/i18n/SUPPORTED")
+    (tree / "usr/share/i18n/SUPPORTED").write_text(
+        "ca_ES.UTF-8@valencia UTF-8\nde_DE ISO-8859-1\nde_DE.UTF-8 UTF-8\nsr_RS@latin UTF-8\n"
+    )
+    inside.run(
+        HEADER + "from imagefactory.errors import BuildError\n"
+        "with rooted(tree):\n"
+        "    for name in ('ca_ES.UTF-8@valencia', 'de_DE', 'sr_RS@latin', 'de_XX.UTF-8'):\n"
+        "        try:\n"
+        "            tell('line', debian_inside._line_of_locale(name))\n"
+        "        except BuildError as error:\n"
+        "            tell('error', error.message)\n"
+        "    Path('/usr/share/i18n/SUPPORTED').unlink()\n"
+        "    try:\n"
+        "        debian_inside._line_of_locale('de_DE')\n"
+        "    except BuildError as error:\n"
+        "        tell('error', error.message)\n"
+    )
+    lines = [text for event, text in inside.heard if event == "line"]
+    assert lines == ["ca_ES.UTF-8@valencia UTF-8", "de_DE ISO-8859-1", "sr_RS@latin UTF-8"]
+    unknown, lacking = (text for event, text in inside.heard if event == "error")
+    assert "no locale 'de_XX.UTF-8'" in unknown
+    assert "package `locales`" in lacking
+
+
+def test_cleaning_takes_this_machine_and_this_build_away(inside: Inside, tree: Path) -> None:
+    leftovers = [
+        *("etc/ssh/ssh_host_rsa_key", "etc/ssh/ssh_host_rsa_key.pub", "etc/hostname"),
+        *("etc/resolv.conf", "var/lib/dbus/machine-id", "var/lib/systemd/random-seed"),
+        *("root/.bash_history", "root/.cache/a/b", "run/x", "tmp/x/y", "var/tmp/x"),
+        *("var/lib/apt/lists/a_Packages", "var/cache/apt/pkgcache.bin"),
+        *("var/cache/debconf/config.dat-old", "var/lib/dpkg/status-old", "etc/passwd-"),
+        *("etc/shadow-", "etc/.pwd.lock", "var/log/dpkg.log", "var/log/apt/history.log"),
+        *("var/cache/ldconfig/aux-cache", "var/lib/ucf/hashfile.0"),
+    ]
+    kept = [
+        *("etc/ssh/sshd_config", "etc/passwd", "var/lib/dpkg/status", "var/lib/ucf/hashfile"),
+        *("var/cache/debconf/config.dat", "root/.bashrc"),
+    ]
+    put(tree, *leftovers, *kept)
+    (tree / "etc/machine-id").write_text("0123\n")
+    inside.run(f"{HEADER}debian_inside._clean(tree)\n")
+    assert left(tree) == sorted([*kept, "etc/machine-id"])
+    assert (tree / "etc/machine-id").read_text() == ""
+    assert (tree / "var/log/apt").is_dir()
+
+
+def test_names_are_resolved_where_there_is_a_resolver(inside: Inside, tree: Path) -> None:
+    put(tree, "usr/lib/systemd/systemd-resolved", "etc/machine-id")
+    inside.run(f"{HEADER}debian_inside._clean(tree)\n")
+    assert (tree / "etc/resolv.conf").readlink() == Path("../run/systemd/resolve/stub-resolv.conf")
