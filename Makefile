@@ -52,6 +52,10 @@ table: ## build every image for every architecture, and write what came out into
 	@$(MAKE) image ARCH=all
 	@tools/readme-table
 
+.PHONY: bench
+bench: setup-bench ## measure this against others, an hour on a quiet machine, into docs/benchmarks.md
+	@$(BIN)/python -m tools.bench
+
 .PHONY: doctor
 doctor: setup ## what this machine has and lacks
 	@$(BIN)/imagefactory doctor
@@ -64,6 +68,11 @@ setup: ## install what is missing: Debian packages and the virtual environment
 .PHONY: setup-tests
 setup-tests:
 	@$(SETUP_HOST) tests
+	@tools/setup-venv
+
+.PHONY: setup-bench
+setup-bench:
+	@$(SETUP_HOST) bench
 	@tools/setup-venv
 
 .PHONY: setup-python

@@ -1,60 +1,60 @@
-#!/usr/bin/env python3
-"""Measure the disk stage with a real tree, against what else there is.
-
-    .venv/bin/python tools/bench/disk.py TREE.tar [MiB of the disk]
-
-Everything is in the page cache; each figure is the fastest of several runs, because other work on
-the machine can only make one slower.
-"""
+"""The disk stage with a real tree: the filesystem beside cp, the qcow2 beside qemu-img."""
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from imagefactory import template
-from imagefactory.arch import ArchProfiles
-from imagefactory.data import SearchPath, cache_directory
 from imagefactory.disk import filesystem, layout, qcow2
-from imagefactory.packages import tools
 from imagefactory.packages.tools import Tools
-from imagefactory.plan import Sources, host_deb_architecture
 from imagefactory.run import run
+from tools.bench.measure import timed
+from tools.bench.table import Row
 
-RUNS = 3
+_TIMEOUT = 3600.0
 
+_SLOW_LEVEL = 10
+"""Levels of zstd from here on take minutes for a whole disk; once is enough."""
 
-@dataclass(frozen=True)
-class Row:
-    """One figure: seconds on the clock and of the processors, bytes of what was written."""
+_QEMU_CLUSTERS = ("64k", "256k")
+"""qemu-img's default, and what our larger disks have."""
 
-    what: str
-    seconds: float
-    processor: float
-    size: int
-
-    def __str__(self) -> str:
-        """Return the row of a table."""
-        return f"{self.what:44} {self.seconds:7.2f} {self.processor:7.2f} {self.size / 1e6:8.1f}"
-
-
-def rows(tar: Path, disk_tools: Tools, work: Path, mebibytes: int = 3072) -> Iterator[Row]:
-    """Yield all figures of one tree: filesystem, qcow2 by compression, and their rivals."""
-    raw = work / "disk.raw"
-    yield measured("cp of the tree's tar", work / "copy", partial(copy, tar, work / "copy"))
-    yield measured("ext4, in place", raw, partial(fill, raw, tar, disk_tools, mebibytes))
-    yield from compressions(raw, work)
-    yield from rivals(raw, work)
+_COPY = ("cp", "disk/cp")
+_QEMU_IMG = (
+    "qemu-img, its default clusters of 64 KiB",
+    f"disk/qemu-img/{_QEMU_CLUSTERS[0]}",
+)
 
 
-def compressions(raw: Path, work: Path) -> Iterator[Row]:
+def rows(tar: Path, disk_tools: Tools, work: Path, mebibytes: int, rounds: int) -> Iterator[Row]:
+    """Yield all rows of one tree.
+
+    Args:
+        tar: The tree.
+        disk_tools: The programs that write filesystems.
+        work: An empty directory.
+        mebibytes: Size of the disk.
+        rounds: How often what is fast is repeated.
+    """
+    raw, copied = work / "disk.raw", work / "copy"
+    yield _measured("disk/cp", "cp of the tree's tar", copied, partial(_copy, tar, copied), rounds)
+    copied.unlink()
+    filled = _measured(
+        "disk/ext4",
+        "ext4 with the whole tree, in its place on the disk",
+        raw,
+        partial(_fill, raw, tar, disk_tools, mebibytes),
+        rounds,
+        (_COPY,),
+    )
+    yield filled
+    yield from _rivals(raw, work, rounds)
+    yield from _compressions(raw, work, rounds)
+
+
+def _compressions(raw: Path, work: Path, rounds: int) -> Iterator[Row]:
     """Yield what each compression takes and gives: without, with a cold and with a warm cache."""
     target, cache = work / "ours.qcow2", work / "clusters"
 
@@ -66,40 +66,51 @@ def compressions(raw: Path, work: Path) -> Iterator[Row]:
         write(compression, cache)
 
     for name, chosen in qcow2.COMPRESSIONS.items():
-        label = f"{name} (level {chosen.level}, {chosen.cluster >> 10} KiB)"
-        runs = RUNS if chosen.level < 10 else 1  # the slow ones need no second look
-        yield measured(label, target, partial(write, chosen, None), runs)
-        yield measured(f"{name}, cold cache", target, partial(write_cold, chosen), runs)
-        yield measured(f"{name}, warm cache", target, partial(write, chosen, cache))
+        ways: tuple[tuple[str, str, Callable[[], object], bool], ...] = (
+            ("alone", "", partial(write, chosen, None), chosen.level < _SLOW_LEVEL),
+            ("cold", ", cache cold", partial(write_cold, chosen), chosen.level < _SLOW_LEVEL),
+            ("warm", ", cache warm", partial(write, chosen, cache), True),
+        )
+        called = f"qcow2, ours: {name} (zstd {chosen.level}, {chosen.cluster >> 10} KiB)"
+        for way, told, work_of, fast in ways:
+            key, what = f"disk/{name}/{way}", f"{called}{told}"
+            count = rounds if fast else 1
+            yield _measured(key, what, target, work_of, count, (_QEMU_IMG,))
 
 
-def rivals(raw: Path, work: Path) -> Iterator[Row]:
+def _rivals(raw: Path, work: Path, rounds: int) -> Iterator[Row]:
     """Yield what qemu-img takes for the same disk, with as many threads as it can use."""
     target = work / "theirs.qcow2"
-    for size in ("64k", "256k"):
+    for size in _QEMU_CLUSTERS:
         options = f"compression_type=zstd,cluster_size={size}"
         command = ["qemu-img", "convert", "-m", "16", "-W", "-c", "-f", "raw", "-O", "qcow2"]
         command += ["-o", options, str(raw), str(target)]
-        yield measured(f"qemu-img -c -o {options}", target, partial(run, command))
+        key, what = f"disk/qemu-img/{size}", f"qcow2: qemu-img convert -c -o {options}"
+        compared = () if key == _QEMU_IMG[1] else (_QEMU_IMG,)
+        convert = partial(run, command, timeout=_TIMEOUT)
+        yield _measured(key, what, target, convert, rounds, compared)
 
 
-def measured(what: str, result: Path, work: Callable[[], object], runs: int = RUNS) -> Row:
-    """Do it several times and return the fastest."""
-    figures = []
-    for _ in range(runs):
-        began, used = time.monotonic(), sum(os.times()[:4])
-        work()
-        figures.append((time.monotonic() - began, sum(os.times()[:4]) - used))
-    return Row(what, *min(figures), result.stat().st_size)
+def _measured(
+    key: str,
+    what: str,
+    result: Path,
+    work: Callable[[], object],
+    rounds: int,
+    against: tuple[tuple[str, str], ...] = (),
+) -> Row:
+    figures = tuple(timed(work) for _ in range(rounds))
+    sizes = key.startswith("disk/") and bool(against) and against[0] == _QEMU_IMG
+    return Row(key, what, figures, result.stat().st_size, against, sizes)
 
 
-def copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path) -> None:
     """Copy a file as cp does, but never by sharing its blocks."""
     target.unlink(missing_ok=True)
     run(["cp", "--reflink=never", source, target])
 
 
-def fill(raw: Path, tar: Path, disk_tools: Tools, mebibytes: int) -> None:
+def _fill(raw: Path, tar: Path, disk_tools: Tools, mebibytes: int) -> None:
     """Make a disk of one partition that holds the tree."""
     identity = uuid.UUID(int=1)
     plan = layout.plan_layout(["uefi"], mebibytes, lambda _: identity)
@@ -108,29 +119,3 @@ def fill(raw: Path, tar: Path, disk_tools: Tools, mebibytes: int) -> None:
         stream.truncate(plan.size)
     log = raw.with_suffix(".log")
     filesystem.make_ext4(raw, plan.root, tar, identity, 1_700_000_000, disk_tools, log)
-
-
-def disk_tools_of(image: str = "minimal") -> Tools:
-    """Fetch the host programs that an image's template names."""
-    path, cache = SearchPath.default(), cache_directory()
-    recipe, _ = template.load(path, image)
-    host = ArchProfiles.load(path).get(host_deb_architecture())
-    source = Sources.of(recipe, host, cache).disk_tools
-    source.refresh()
-    packages = source.resolve(recipe.tool_packages)
-    source.fetch(packages)
-    return tools.unpack(packages, source.pool, cache)
-
-
-def main() -> None:
-    """Print one table."""
-    tar, *size = sys.argv[1:]
-    with tempfile.TemporaryDirectory() as work:
-        sys.stdout.write(f"{'':44} {'clock':>7} {'CPU':>7} {'MB':>8}\n")
-        for row in rows(Path(tar), disk_tools_of(), Path(work), *map(int, size)):
-            sys.stdout.write(f"{row}\n")
-            sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
