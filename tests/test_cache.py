@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from imagefactory import cache as module
-from imagefactory.cache import Store, allowed_size, entries, in_use, parse_age, parse_size, prune
+from imagefactory.cache import (
+    Store,
+    allowed_size,
+    emptied,
+    entries,
+    in_use,
+    parse_age,
+    parse_size,
+    prune,
+)
 from imagefactory.errors import ConfigError
 
 DAY = 86400
@@ -299,3 +308,22 @@ def test_the_environment_bounds_the_cache(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("IMAGEFACTORY_CACHE_SIZE", "plenty")
     with pytest.raises(ConfigError, match="IMAGEFACTORY_CACHE_SIZE: 'plenty' is not a size"):
         allowed_size()
+
+
+def test_an_emptied_cache_has_the_packages_and_nothing_that_was_made(
+    cache: Path, tmp_path: Path
+) -> None:
+    package = add(Store(cache, "pool"), "package", days_ago=9)
+    add(Store(cache, "trees"), "tree")
+    with in_use(cache):
+        with emptied(cache, tmp_path / "empty") as empty:
+            assert Store(empty, "trees").get("tree") is None
+            add(Store(empty, "trees"), "another")
+            add(Store(empty, "pool"), "fetched")
+            found = Store(empty, "pool").get("package")
+            assert found is not None
+            assert found.samefile(package)
+        prune(cache, max_size=0)
+        assert package.exists(), "what was used through the emptied cache is in use"
+    assert keys(cache) == ["fetched", "package", "tree"]
+    assert not (tmp_path / "empty").exists()

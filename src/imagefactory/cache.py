@@ -180,6 +180,33 @@ def in_use(cache: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+_SHARED = ("pool", "apt", ".lock", ".locks", ".users")
+"""What `emptied` leaves as it is: packages and their lists, and who uses them."""
+
+
+@contextlib.contextmanager
+def emptied(cache: Path, directory: Path) -> Iterator[Path]:
+    """Make a cache that holds nothing but downloaded packages, which are checked when taken.
+
+    For what has to be made anew, whatever was made before. The packages are those of another
+    cache, so they are not downloaded again, and those that are stay there; all else is gone
+    when the block is left, and that cache has nothing of it.
+
+    Args:
+        cache: The directory of all caches; an `in_use` block of it lasts longer than this one.
+        directory: Where the new one is made.
+    """
+    directory.mkdir(parents=True)
+    try:
+        for name in _SHARED:
+            if name != ".lock":
+                (cache / name).mkdir(parents=True, exist_ok=True)
+            (directory / name).symlink_to((cache / name).absolute())
+        yield directory
+    finally:
+        _remove(directory)
+
+
 def unwritable(cache: Path, error: OSError) -> ConfigError:
     """Say that the cache cannot be written to, and what to do."""
     return ConfigError(

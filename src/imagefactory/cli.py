@@ -12,13 +12,13 @@ import click
 from pydantic import BaseModel
 from rich.markup import escape
 
-from imagefactory import __version__, batch, cache, doctor, imagetest, render, template
+from imagefactory import __version__, batch, cache, doctor, imagetest, render, template, verify
 from imagefactory.arch import ArchProfile
 from imagefactory.catalog import Build, Catalog
 from imagefactory.commands import Commands, complain
 from imagefactory.console import Board, out, transfer
 from imagefactory.data import SearchPath, cache_directory
-from imagefactory.errors import ConfigError
+from imagefactory.errors import BuildError, ConfigError
 from imagefactory.packages.mirrors import Mirrors
 from imagefactory.progress import Stages
 from imagefactory.schedule import Schedule
@@ -400,6 +400,55 @@ def test_command(  # noqa: PLR0913
         out.print(f"[bold]{report.verdict}[/]: {escape(report.summary)}", soft_wrap=True)
         out.print(f"evidence: {where}", soft_wrap=True, markup=False)
     return 0 if report.passed else 7
+
+
+@main.command(
+    "verify",
+    epilog="Examples:\n\n  imagefactory verify minimal --arch arm64\n\n"
+    "  imagefactory verify ./minimal/aarch64/20260102T030405000000Z-0123456789ab --keep again",
+)
+@click.argument("subject", default="minimal", metavar="[IMAGE|DIRECTORY]")
+@arch_option
+@json_option
+@source_options
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep the image that was made again in this directory.",
+)
+@click.pass_obj
+def verify_command(
+    bench: Workbench,
+    *,
+    subject: str,
+    architectures: tuple[str, ...],
+    as_json: bool,
+    mirrors: tuple[str, ...],
+    offline: bool,
+    keep: Path | None,
+) -> int:
+    """Make the newest builds of IMAGE, or the one in DIRECTORY, again and compare bit for bit.
+
+    Exit status 0: the same bytes came out; 6: other ones; 5: a package can no longer be had.
+    """
+    builds = verify.chosen(bench, subject, architectures)
+    manner = verify.Manner(Mirrors.chosen(mirrors), offline, keep)
+    board = Board([f"{build.image} {build.architecture}" for build in builds])
+    verdicts = []
+    with board.running():
+        schedule = Schedule.of_this_host()
+        for build in builds:
+            name = f"{build.image} {build.architecture}"
+            stages = Stages(board.announcer(name))
+            verdict = verify.verify(bench, build, manner, schedule, stages)
+            board.end(name, verdict.in_words, stages.seconds, well=verdict.identical)
+            verdicts.append(verdict)
+    if as_json:
+        click.echo(render.to_json([asdict(verdict) for verdict in verdicts]))
+    else:
+        for verdict in verdicts:
+            out.print(render.verdict_text(verdict), soft_wrap=True)
+    return 0 if all(verdict.identical for verdict in verdicts) else BuildError.exit_code
 
 
 @main.command("upload")

@@ -6,14 +6,14 @@ import contextlib
 import json
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from imagefactory import __version__
+from imagefactory import __version__, record
 from imagefactory.arch import ArchProfiles
 from imagefactory.boot import BootReport, boot_test, proven_properties
-from imagefactory.cache import in_use
+from imagefactory.cache import emptied, in_use
 from imagefactory.catalog import Build, Catalog, now
 from imagefactory.data import sha256_of
 from imagefactory.disk.image import Disk, make_disk
@@ -68,37 +68,76 @@ def build(
         factory.catalog.workspace(plan.name) as work,
         _log_kept(work, plan, factory.catalog),
     ):
-        with factory.schedule.building(plan.build_memory):
-            with stages.stage("packages", f"{len(plan.image_packages)} packages"):
-                sources.fetch(plan)
-                pool = sources.image.pool
-                disk_tools = tools.unpack(plan.disk_tools, pool, factory.cache)
-                boot_tools = tools.unpack(plan.boot_tools, pool, factory.cache)
-            scratch = work / "scratch"
-            scratch.mkdir()
-            with stages.stage("tree", f"{plan.template.distribution.release}, kernel and files"):
-                shop = Workshop(
-                    sources,
-                    disk_tools,
-                    factory.profiles.get(platform.machine()),
-                    scratch,
-                    factory.cache,
-                    accelerate=factory.accelerate,
-                    announce=factory.announce,
-                )
-                tree = BUILDERS[plan.template.builder](plan, shop)
-            with stages.stage("disk", f"{', '.join(plan.boot)}; qcow2"):
-                disk = make_disk(
-                    plan, tree, pool.take, disk_tools, boot_tools, scratch, factory.cache
-                )
-            finished = work / "result"
-            finished.mkdir()
-            disk = disk.moved_to(finished)
+        tree, disk = _make(plan, sources, factory, stages, work)
+        finished = disk.path.parent
         report = None
         if not factory.skip_test:
             with stages.stage("boot test", ", ".join(case.name for case in plan.cases)):
                 report = _prove(plan, disk, finished / "boot", factory)
         return factory.catalog.add(finished, _manifest(plan, tree, disk, report, stages.seconds))
+
+
+@contextlib.contextmanager
+def remade(
+    plan: BuildPlan, sources: Sources, factory: Factory, stages: Stages
+) -> Iterator[tuple[Disk, Path]]:
+    """Make an image once more, out of packages alone, in a workspace that vanishes in the end.
+
+    Nothing that an earlier build left in the cache is taken, but packages, whose checksums are
+    compared; nothing is booted, nothing enters the catalog or the cache.
+
+    Args:
+        plan: What to make; its packages are in the pool.
+        sources: Where its packages come from.
+        factory: Where the work goes on.
+        stages: Announces and times what is done.
+
+    Yields:
+        The disk, and an empty directory that vanishes with it.
+
+    Raises:
+        ImageFactoryError: A stage failed.
+    """
+    with (
+        in_use(factory.cache),
+        factory.catalog.workspace(plan.name) as work,
+        _log_kept(work, plan, factory.catalog),
+    ):
+        with emptied(factory.cache, work / "cache") as cache:
+            _, disk = _make(plan, sources, replace(factory, cache=cache), stages, work)
+        room = work / "room"
+        room.mkdir()
+        yield disk, room
+
+
+def _make(
+    plan: BuildPlan, sources: Sources, factory: Factory, stages: Stages, work: Path
+) -> tuple[RootTree, Disk]:
+    """Make tree and disk; the disk is left alone in a directory of its own."""
+    with factory.schedule.building(plan.build_memory):
+        with stages.stage("packages", f"{len(plan.image_packages)} packages"):
+            sources.fetch(plan)
+            pool = sources.image.pool
+            disk_tools = tools.unpack(plan.disk_tools, pool, factory.cache)
+            boot_tools = tools.unpack(plan.boot_tools, pool, factory.cache)
+        scratch = work / "scratch"
+        scratch.mkdir()
+        with stages.stage("tree", f"{plan.template.distribution.release}, kernel and files"):
+            shop = Workshop(
+                sources,
+                disk_tools,
+                factory.profiles.get(platform.machine()),
+                scratch,
+                factory.cache,
+                accelerate=factory.accelerate,
+                announce=factory.announce,
+            )
+            tree = BUILDERS[plan.template.builder](plan, shop)
+        with stages.stage("disk", f"{', '.join(plan.boot)}; qcow2"):
+            disk = make_disk(plan, tree, pool.take, disk_tools, boot_tools, scratch, factory.cache)
+        finished = work / "result"
+        finished.mkdir()
+        return tree, disk.moved_to(finished)
 
 
 def _prove(plan: BuildPlan, disk: Disk, evidence: Path, factory: Factory) -> BootReport:
@@ -156,6 +195,7 @@ def _manifest(
         "host": {"kernel": platform.release(), "machine": platform.machine()},
         "imagefactory": __version__,
         "plan": {**plan.facts(), "properties": {**plan.properties, **proven}},
+        "record": record.of(plan),
         "foreign_programs": tree.execution,
         "disk": {
             "file": disk.path.name,

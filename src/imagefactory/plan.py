@@ -481,8 +481,13 @@ def _epoch_of_environment() -> int | None:
 
 
 def _with_digest(plan: BuildPlan) -> BuildPlan:
+    return replace(plan, digest=digest_of(inputs(plan)))
+
+
+def inputs(plan: BuildPlan) -> dict[str, Any]:
+    """Return all that can change the image's bytes; the digest is made of it."""
     recipe = plan.template.model_dump(mode="json", exclude=set(_NOT_IN_THE_IMAGE))
-    content = {
+    return {
         "template": recipe,
         "profile": plan.profile.model_dump(mode="json", exclude={"description", "hypervisor"}),
         "packages": [package.sha256 for package in plan.image_packages],
@@ -490,11 +495,15 @@ def _with_digest(plan: BuildPlan) -> BuildPlan:
         "keyrings": {path: sha256_of(file) for path, file in plan.guest_keyrings.items()},
         "tools": [package.sha256 for package in (*plan.disk_tools, *plan.boot_tools)],
         "files": {name: _tree_digest(plan.beside(name)) for name in _files(plan.template)},
-        "code": [_tree_digest(Path(__file__).parent / part) for part in _BUILDING_CODE],
+        "code": {part: _tree_digest(Path(__file__).parent / part) for part in _BUILDING_CODE},
         "epoch": plan.epoch,
     }
+
+
+def digest_of(content: dict[str, Any]) -> str:
+    """Return the digest of what `inputs` returned."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return replace(plan, digest=hashlib.sha256(text.encode()).hexdigest())
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _files(template: ImageTemplate) -> list[str]:

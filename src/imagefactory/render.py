@@ -15,6 +15,7 @@ from imagefactory.boot.report import SECOND
 from imagefactory.catalog import Build
 from imagefactory.errors import ImageFactoryError
 from imagefactory.plan import BuildPlan
+from imagefactory.verify import Verdict
 
 _VERDICT_STYLE = {"passed": "green", "failed": "red", "skipped": "yellow", "untested": "yellow"}
 
@@ -205,6 +206,19 @@ def _check_row(table: Table, boot: str, check: dict[str, Any]) -> None:
         f"[{style}]{check['verdict']}[/]",
         Text(str(check["detail"]), overflow="fold"),
     )
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """Tell as markup whether a build could be repeated, and what differs."""
+    style = "green" if verdict.identical else "red"
+    lines = [f"[{style}]{escape(verdict.in_words)}[/]"]
+    lines += [f"  {escape(line)}" for line in verdict.differences[1:]]
+    if verdict.changed:
+        lines.append("changed since then (packages and template were taken as they were):")
+        lines += [f"  {escape(line)}" for line in verdict.changed]
+    if verdict.kept:
+        lines.append(f"kept: {escape(str(verdict.kept))}")
+    return "\n".join(lines)
 
 
 def error_text(message: str, hint: str, log: object) -> str:

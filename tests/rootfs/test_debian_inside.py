@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from imagefactory import tree as tar
 from imagefactory.errors import BuildError
 from imagefactory.rootfs import debian_inside
-from imagefactory.rootfs.debian_inside import Base
+from imagefactory.rootfs.debian_inside import _UNPACK, Base
+from imagefactory.run import run
 from tests.sandbox.test_namespace import Inside, inside
 
 __all__ = ["inside"]
@@ -187,3 +190,19 @@ def test_names_are_resolved_where_there_is_a_resolver(inside: Inside, tree: Path
     put(tree, "usr/lib/systemd/systemd-resolved", "etc/machine-id")
     inside.run(f"{HEADER}debian_inside._clean(tree)\n")
     assert (tree / "etc/resolv.conf").readlink() == Path("../run/systemd/resolve/stub-resolv.conf")
+
+
+def test_a_base_out_of_the_cache_has_the_times_of_a_fresh_one(tmp_path: Path) -> None:
+    fresh, unpacked = tmp_path / "fresh", tmp_path / "unpacked"
+    (fresh / "a/c").mkdir(parents=True)
+    (fresh / "a.b").touch()  # sorts between `a` and `a/c`
+    for path in (fresh / "a/c", fresh / "a.b", fresh / "a"):
+        os.utime(path, (1000, 1000))
+    listing, base = tmp_path / "listing", tmp_path / "base.tar"
+    tar.write_listing([b"a", b"a.b", b"a/c"], listing)
+    assert tar.ordered(tar.read_listing(listing)) == [b"a", b"a.b", b"a/c"]
+    run(tar.tar_command(fresh, base, listing, 2000))
+    unpacked.mkdir()
+    run([*_UNPACK, "-C", unpacked, "-f", base])
+    times = {str(p.relative_to(unpacked)): p.stat().st_mtime for p in unpacked.rglob("*")}
+    assert times == {"a": 1000, "a.b": 1000, "a/c": 1000}

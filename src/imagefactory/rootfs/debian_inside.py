@@ -109,7 +109,12 @@ _DPKG_CHOICE = "etc/dpkg/dpkg.cfg.d/imagefactory"
 
 _LOGS = "var/log"
 
-_UNPACK = ("tar", "--extract", "--numeric-owner", "-p", "--xattrs", "--xattrs-include=*")
+_UNPACK = (
+    *("tar", "--extract", "--numeric-owner", "-p", "--xattrs", "--xattrs-include=*"),
+    # Names are sorted as bytes: `a.b` lies between `a` and `a/c`. tar would take a directory for
+    # finished too early, and what comes later would change its time, as no fresh base has it.
+    "--delay-directory-restore",
+)
 
 
 def build(spec: Spec) -> None:

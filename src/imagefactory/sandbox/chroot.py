@@ -77,7 +77,11 @@ def entered(tree: Path, env: Mapping[str, str]) -> Iterator[Chroot]:
     Nothing that they write there stays in the tree.
     """
     with contextlib.ExitStack() as stack:
-        for name, kind in (("dev", "tmpfs"), ("proc", "proc"), ("sys", "sysfs"), ("run", "tmpfs")):
+        # A tmpfs is sticky and everybody's unless one says otherwise, and there the kernel lets
+        # nobody open another user's file with O_CREAT (as a shell opens /dev/null). To the root
+        # of an ordinary user's namespace the host's devices are another user's.
+        stack.enter_context(mounted(tree / "dev", "-t", "tmpfs", "-o", "mode=755", "tmpfs"))
+        for name, kind in (("proc", "proc"), ("sys", "sysfs"), ("run", "tmpfs")):
             stack.enter_context(mounted(tree / name, "-t", kind, kind))
         stack.enter_context(mounted(tree / "tmp", "-t", "tmpfs", "-o", "mode=1777", "tmpfs"))
         for name in _DEVICES:
