@@ -35,6 +35,12 @@ _bounded: dict[int, subprocess.Popen[str]] = {}
 _running: dict[int, subprocess.Popen[str]] = {}
 """The programs that are running at this moment."""
 
+_starting = threading.RLock()
+"""Held while a program starts and is entered above, so that nobody who ends all misses one.
+
+Reentrant, for a signal's handler may find its own thread at that.
+"""
+
 _ending = threading.Event()
 """Set once no program may be started any more."""
 
@@ -103,9 +109,14 @@ def run(
     began = time.monotonic()
     output = PIPE if into is None else into
     with started(
-        words, env=env, cwd=cwd, pipe_stdin=stdin is not None, stdout=output, stderr=output
+        words,
+        env=env,
+        cwd=cwd,
+        pipe_stdin=stdin is not None,
+        stdout=output,
+        stderr=output,
+        cancellable=True,
     ) as process:
-        _bounded[process.pid] = process
         try:
             out, err = (said or "" for said in process.communicate(stdin, timeout=timeout))
         except subprocess.TimeoutExpired:
@@ -117,8 +128,6 @@ def run(
                 hint=f"command: {shlex.join(words)}",
                 log=log,
             ) from None
-        finally:
-            _bounded.pop(process.pid, None)
         # What it left running in the background would outlive us.
         _signal_group(process.pid, signal.SIGKILL)
     seconds = time.monotonic() - began
@@ -135,7 +144,7 @@ def run(
 
 @contextlib.contextmanager
 def bounded(process: subprocess.Popen[str], timeout: float) -> Iterator[Callable[[], bool]]:
-    """Give a started program a budget in seconds, and let `cancel` end it.
+    """Give a started program a budget in seconds.
 
     Yields:
         Whether the budget was overrun, so that the program was ended.
@@ -149,11 +158,9 @@ def bounded(process: subprocess.Popen[str], timeout: float) -> Iterator[Callable
     clock = threading.Timer(timeout, end)
     clock.daemon = True
     clock.start()
-    _bounded[process.pid] = process
     try:
         yield overran.is_set
     finally:
-        _bounded.pop(process.pid, None)
         clock.cancel()
 
 
@@ -163,7 +170,9 @@ def cancel() -> None:
     For the handler of Ctrl-C: only the main thread is told of it, and it may have to wait for
     the others.
     """
-    for process in list(_bounded.values()):
+    with _starting:
+        bounded_ones = list(_bounded.values())
+    for process in bounded_ones:
         if process.returncode is None:
             _signal_group(process.pid, signal.SIGTERM)
 
@@ -174,8 +183,9 @@ def end_all() -> None:
     For an interrupted run: its threads end soon after, because what they wait for is gone and
     the next program that they start is a KeyboardInterrupt.
     """
-    _ending.set()
-    running = list(_running.values())
+    with _starting:
+        _ending.set()
+        running = list(_running.values())
     for process in running:
         if process.returncode is None:
             _signal_group(process.pid, signal.SIGTERM)
@@ -197,11 +207,12 @@ def started(
     pipe_stdin: bool = False,
     stdout: IO[bytes] | IO[str] | int = subprocess.PIPE,
     stderr: IO[bytes] | IO[str] | int = subprocess.PIPE,
+    cancellable: bool = False,
 ) -> Iterator[subprocess.Popen[str]]:
     """Start a program and hand it out while it runs; it is stopped when the block is left.
 
     The kernel ties the child to the *thread* that starts it, so the block must be left in
-    the thread that entered it.
+    the thread that entered it. With ``cancellable``, `cancel` ends it too.
 
     Raises:
         HostError: The program does not exist.
@@ -214,18 +225,21 @@ def started(
                 f"the program {program!r} is not installed",
                 hint="`imagefactory doctor` names the package that brings it",
             )
-    process = subprocess.Popen(
-        [*_DIE_WITH_PARENT, *words],
-        stdin=subprocess.PIPE if pipe_stdin else subprocess.DEVNULL,
-        stdout=stdout,
-        stderr=stderr,
-        text=True,
-        errors="replace",
-        cwd=cwd,
-        env={**os.environ, "PATH": _search_path(), "LC_ALL": "C.UTF-8", **(env or {})},
-        start_new_session=True,
-    )
-    _running[process.pid] = process
+    with _starting:
+        process = subprocess.Popen(
+            [*_DIE_WITH_PARENT, *words],
+            stdin=subprocess.PIPE if pipe_stdin else subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            text=True,
+            errors="replace",
+            cwd=cwd,
+            env={**os.environ, "PATH": _search_path(), "LC_ALL": "C.UTF-8", **(env or {})},
+            start_new_session=True,
+        )
+        _running[process.pid] = process
+        if cancellable:
+            _bounded[process.pid] = process
     try:
         if _ending.is_set():
             raise KeyboardInterrupt
@@ -233,6 +247,7 @@ def started(
     finally:
         stop(process)
         _running.pop(process.pid, None)
+        _bounded.pop(process.pid, None)
 
 
 def stop(process: subprocess.Popen[str]) -> None:

@@ -62,7 +62,7 @@ def run_inside(
     with (
         log.open("a", encoding="utf-8") as stream,
         run.started(
-            words, env=env, pipe_stdin=True, stdout=subprocess.PIPE, stderr=stream
+            words, env=env, pipe_stdin=True, stdout=subprocess.PIPE, stderr=stream, cancellable=True
         ) as child,
         run.bounded(child, timeout) as overran,
     ):
