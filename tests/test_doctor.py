@@ -12,6 +12,7 @@ from imagefactory import doctor, run
 from imagefactory.arch import ArchProfiles
 from imagefactory.data import SearchPath, shipped_directory
 from imagefactory.doctor import Finding, Host, State
+from imagefactory.errors import HostError
 from imagefactory.template import ImageTemplate, Repository
 
 PROFILES = ArchProfiles.load(SearchPath((shipped_directory(),))).profiles
@@ -302,7 +303,40 @@ def test_programs_read_the_same_as_json() -> None:
 def test_every_package_that_the_doctor_names_is_in_the_one_list() -> None:
     lines = (shipped_directory() / "host-packages.txt").read_text().splitlines()
     listed = {line.split()[0] for line in lines if line and line[0] not in "#["}
-    named = {tool.package for tool in doctor.TOOLS}
+    named = {tool.package for tool in (*doctor.TOOLS, doctor.BOOTSTRAPPER)} | {"uidmap"}
     named |= {profile.hypervisor.qemu_package for profile in PROFILES}
     named |= {name for p in PROFILES for name in p.hypervisor.firmware_packages.values()}
     assert named <= listed
+
+
+@pytest.mark.usefixtures("nothing_installed")
+def test_without_mmdebstrap_and_uidmap_only_debian_images_are_out_of_reach(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    findings = doctor.examine(PROFILES)
+    for what, package in (("mmdebstrap", "mmdebstrap"), ("subordinate user numbers", "uidmap")):
+        found = find(findings, what)
+        assert (found.state, found.package) == (State.MISSING, package)
+        assert (found.needed_for, found.blocking) == ("Debian images", False)
+
+
+def test_an_ordinary_user_without_numbers_is_told_the_command(
+    monkeypatch: pytest.MonkeyPatch, fake_program: Callable[[str, str], None]
+) -> None:
+    fake_program("newuidmap", "")
+
+    def none(kind: str) -> int:
+        raise HostError(f"no {kind}", hint="usermod --add-subuids")
+
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("imagefactory.sandbox.namespace.subordinate", none)
+    found = doctor._user_numbers()
+    assert (found.state, found.hint) == (State.MISSING, "usermod --add-subuids")
+    monkeypatch.setattr("imagefactory.sandbox.namespace.subordinate", lambda kind: 100000)
+    assert doctor._user_numbers().state is State.OK
+
+
+def test_root_needs_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert doctor._user_numbers().state is State.OK

@@ -30,7 +30,7 @@ from imagefactory.boot import firmware
 from imagefactory.data import config_home
 from imagefactory.errors import ImageFactoryError
 from imagefactory.packages.apt import KEYRING_HINT
-from imagefactory.sandbox import foreign
+from imagefactory.sandbox import foreign, namespace
 from imagefactory.template import ImageTemplate
 
 _PROBE_SECONDS = 20.0
@@ -101,6 +101,9 @@ TOOLS = (
     Tool("qemu-img", "qemu-utils", "build, boot test", (5, 1)),  # 5.1: compression_type=zstd
     Tool("ip", "iproute2", "boot test", version_option="-V"),
 )
+BOOTSTRAPPER = Tool("mmdebstrap", "mmdebstrap", "Debian images", (1, 3))
+"""Minimal images do without; 1.3 of Debian 12 is the oldest that was tried."""
+
 OLDEST_QEMU = (7, 2)
 """The oldest QEMU that guests were booted with."""
 
@@ -122,6 +125,8 @@ def examine(
         *(finding for profile in profiles for finding in _architecture(profile, host)),
         *_keyrings(templates),
         _user_namespaces(host),
+        _bootstrapper(),
+        _user_numbers(),
         _private_binfmt(),
         *(_foreign(profile) for profile in profiles),
         _kvm(host),
@@ -310,6 +315,26 @@ def _why_no_namespaces(host: Host) -> tuple[str, str]:
         "--security-opt apparmor=unconfined, or --privileged)"
     )
     return "refused although no known sysctl forbids it", container
+
+
+def _bootstrapper() -> Finding:
+    return dataclasses.replace(_tool(BOOTSTRAPPER, oldest_is_needed=False), required=False)
+
+
+def _user_numbers() -> Finding:
+    """A tree's files have many owners: root gives them itself, others need numbers of their own."""
+    name, needed_for = "subordinate user numbers", "Debian images"
+    if os.geteuid() == 0:
+        return Finding(name, State.OK, needed_for, "root needs none", required=False)
+    if run.which("newuidmap") is None:
+        detail = "no newuidmap to use them"
+        return Finding(name, State.MISSING, needed_for, detail, "uidmap", required=False)
+    try:
+        first = [str(namespace.subordinate(kind)) for kind in ("uid", "gid")]
+    except ImageFactoryError as error:
+        detail, hint = error.message, error.hint
+        return Finding(name, State.MISSING, needed_for, detail, hint=hint, required=False)
+    return Finding(name, State.OK, needed_for, f"from {' and '.join(first)} on", required=False)
 
 
 def _private_binfmt() -> Finding:

@@ -31,7 +31,7 @@ def subids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_subordinate_numbers_are_found(subids: Path, line: str) -> None:
     subids.write_text(f"# a comment\nsomebody:1:65536\n\n{NUMBER}:7:100\n{line}\n")
-    assert namespace._subordinate("uid") == 100000
+    assert namespace.subordinate("uid") == 100000
 
 
 @pytest.mark.parametrize(
@@ -50,13 +50,13 @@ def test_subordinate_numbers_are_found(subids: Path, line: str) -> None:
 def test_too_few_or_somebody_elses_are_told_with_the_command(subids: Path, line: str) -> None:
     subids.write_text(f"{line}\n")
     with pytest.raises(HostError, match="no 65536 subordinate numbers") as caught:
-        namespace._subordinate("uid")
+        namespace.subordinate("uid")
     assert "usermod --add-subuids" in caught.value.hint
 
 
 def test_a_host_without_the_file_is_told_the_same(subids: Path) -> None:
     with pytest.raises(HostError, match="subordinate"):
-        namespace._subordinate("uid")
+        namespace.subordinate("uid")
 
 
 class Inside:
@@ -90,7 +90,7 @@ class Inside:
 def inside(tmp_path: Path) -> Inside:
     if NUMBER != 0:
         try:
-            namespace._subordinate("uid")
+            namespace.subordinate("uid")
         except HostError as error:
             pytest.skip(error.message)
     return Inside(tmp_path)

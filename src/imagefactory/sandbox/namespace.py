@@ -121,13 +121,16 @@ def _map_ids(pid: int) -> None:
             hint="in a container: give it that many (`podman run --uidmap`, or run as root)",
         ) from None
     for kind, own in (("uid", os.getuid()), ("gid", os.getgid())):
-        first = _subordinate(kind)
+        first = subordinate(kind)
         program = run.need(f"new{kind}map", "uidmap")
         run.run([program, str(pid), "0", str(own), "1", "1", str(first), str(IDS - 1)])
 
 
-def _subordinate(kind: str) -> int:
+def subordinate(kind: str) -> int:
     """Find this user's first subordinate number, subuid(5).
+
+    Args:
+        kind: ``uid`` or ``gid``.
 
     Raises:
         HostError: Too few were given to this user.
