@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import time
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tools.bench.table import Group, Row, facts, markdown, plain, ratios
 from imagefactory.arch import ArchProfiles
 from imagefactory.catalog import Catalog
 from imagefactory.data import SearchPath
+from imagefactory.errors import BuildError
 from imagefactory.packages.mirrors import NONE
 from imagefactory.run import run
 from imagefactory.workbench import Workbench
@@ -208,3 +210,18 @@ def test_a_cold_cache_still_has_the_packages(here: Place) -> None:
         (here.cache / kind).mkdir(parents=True)
     here.forget()
     assert {path.name for path in here.cache.iterdir()} == {"pool", "apt"}
+
+
+def test_a_group_that_fails_leaves_the_others_their_rows(
+    here: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_place: Place, _wish: bench.Wish) -> Iterator[Row]:
+        yield THEIRS
+        raise BuildError("no such tree")
+
+    groups = {"a": ("A", failing), "b": ("B", lambda _place, _wish: iter([OURS]))}
+    monkeypatch.setattr(bench, "GROUPS", groups)
+    first, second = bench.measure(here, bench.Wish((), every=False), ["a", "b"])
+    assert [row.key for row in first.rows] == ["theirs", "a/failed"]
+    assert first.rows[1].failed
+    assert second.rows == [OURS]

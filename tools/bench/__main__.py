@@ -100,14 +100,22 @@ def measure(place: Place, wish: Wish, names: Sequence[str]) -> list[Group]:
         title, rows = GROUPS[name]
         groups.append(Group(name, title))
         _say(f"{title}:")
-        for row in rows(place, wish):
+        for row in _surviving(rows(place, wish), name):
             groups[-1].rows.append(row)
             _say(f"  {plain(row, [one for group in groups for one in group.rows])}")
     return groups
 
 
+def _surviving(rows: Iterator[Row], name: str) -> Iterator[Row]:
+    """Yield rows; what ends them is one more, for the other groups have taken their time."""
+    try:
+        yield from rows
+    except (ImageFactoryError, OSError) as error:
+        yield Row(f"{name}/failed", "the rest of this group", note=f"failed: {error}", failed=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and write the page if all was measured; 1: two trees are not the same."""
+    """Measure, print, write the page if all was measured; 1: a group failed, or trees differ."""
     asked = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     begun, load = datetime.now(UTC), page.load_average()
