@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from imagefactory import run
 from imagefactory import tree as tar
 from imagefactory.errors import BuildError, ImageFactoryError
-from imagefactory.sandbox.chroot import Chroot, entered, follow, rooted
+from imagefactory.sandbox.chroot import Chroot, entered, follow, mounted, rooted
 from imagefactory.sandbox.execution import Execution
 from imagefactory.sandbox.namespace import tell
 
@@ -107,6 +107,9 @@ _LEFTOVERS = (
 
 _DPKG_CHOICE = "etc/dpkg/dpkg.cfg.d/imagefactory"
 
+_SHOWN = Path("/mnt")
+"""Where the repository is mounted: neither apt nor a hook's shell takes any path there is."""
+
 _LOGS = "var/log"
 
 _UNPACK = (
@@ -159,11 +162,21 @@ def _bootstrap(base: Base, tree: Path, env: dict[str, str]) -> None:
             + "".join(f"path-include={pattern}\n" for pattern in base.include),
             encoding="utf-8",
         )
-        hooks.append(f'--setup-hook=install -D -m 644 {choice} "$1/{_DPKG_CHOICE}"')
+        hooks.append(f'--setup-hook=install -D -m 644 {_SHOWN}/dpkg.cfg "$1/{_DPKG_CHOICE}"')
     if base.preseed:
         answers = Path(base.repository) / "preseed"
         answers.write_text("".join(f"{line}\n" for line in base.preseed), encoding="utf-8")
-        hooks += [f'--essential-hook=chroot "$1" debconf-set-selections <{answers}']
+        hooks += [f'--essential-hook=chroot "$1" debconf-set-selections <{_SHOWN}/preseed']
+    with mounted(_SHOWN, "--bind", base.repository):
+        _install(base, hooks, tree, env)
+    with rooted(tree):
+        _leave_out(base)
+    with entered(tree, env) as chroot:
+        tell("progress", "making the initramfs")
+        chroot.run(["update-initramfs", "-c", "-k", "all"])
+
+
+def _install(base: Base, hooks: list[str], tree: Path, env: dict[str, str]) -> None:
     follow(
         [
             *("mmdebstrap", "--mode=root", "--variant=essential", "--format=directory"),
@@ -172,16 +185,11 @@ def _bootstrap(base: Base, tree: Path, env: dict[str, str]) -> None:
             "--skip=check/empty,check/qemu,output/dev,output/mknod",
             f"--include={','.join(base.packages)}",
             *hooks,
-            *("", str(tree), f"deb [trusted=yes] copy://{base.repository} ./"),
+            *("", str(tree), f"deb [trusted=yes] copy://{_SHOWN} ./"),
         ],
         # The kernel's package would make an initramfs that the next trigger makes again.
         env={**env, "INITRD": "No"},
     )
-    with rooted(tree):
-        _leave_out(base)
-    with entered(tree, env) as chroot:
-        tell("progress", "making the initramfs")
-        chroot.run(["update-initramfs", "-c", "-k", "all"])
 
 
 def _leave_out(base: Base) -> None:
