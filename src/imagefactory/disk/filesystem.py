@@ -100,14 +100,15 @@ def make_fat(
 
     def mtools(program: str, *arguments: str | Path) -> None:
         words = tools.command("mtools", program)
-        run.run([*words, "-i", target, *arguments], env=env, log=log)
+        # By its name alone: mtools reads a path as a shell would ($(...) and all).
+        run.run([*words, "-i", target.name, *arguments], env=env, log=log, cwd=target.parent)
 
     mtools("mformat", "-N", serial, "-v", "ESP", "::")
     for folder in sorted({str(parent) for path in files for parent in Path(path).parents}):
         if folder != ".":
             mtools("mmd", f"::{folder}")
     for path, source in sorted(files.items()):
-        mtools("mcopy", source, f"::{path}")
+        mtools("mcopy", source.absolute(), f"::{path}")
 
 
 def _configuration(tools: Tools) -> Path:
