@@ -104,7 +104,7 @@ def test_several_plans_share_what_was_fetched_and_work_offline_afterwards(
     elsewhere = plan_all(bench, made, Manner(mirrors=mirrors), Schedule(2, 9999))
     assert [plan.digest for plan in elsewhere] == [plan.digest for plan in plans]
     notes = Notes()
-    monkeypatch.setattr(pipeline, "build", lambda plan, sources, *_: sources.fetch(plan))
+    monkeypatch.setattr(pipeline, "build", lambda plan, sources, *_: sources.fetch(*plan.to_fetch))
     (outcome,) = build_all(bench, made[:1], Manner(offline=True), Schedule(1, 9999), notes)
     assert isinstance(outcome.error, PackageError)
     assert "offline: not in the cache: linux-image" in outcome.error.message

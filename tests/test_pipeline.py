@@ -10,10 +10,11 @@ from imagefactory.catalog import Catalog
 from imagefactory.data import SearchPath
 from imagefactory.errors import BootTestError, CommandError, ImageFactoryError, PackageError
 from imagefactory.pipeline import Factory, build
-from imagefactory.plan import BuildPlan, Sources, make_plan
+from imagefactory.plan import BuildPlan, make_plan
 from imagefactory.progress import Stages
 from imagefactory.rootfs.workshop import Workshop
 from imagefactory.run import run
+from imagefactory.sources import Sources
 from imagefactory.template import load
 from imagefactory.tree import RootTree
 from tests.debs import Archive

@@ -15,7 +15,8 @@ from imagefactory.arch import ArchProfiles
 from imagefactory.data import SearchPath, cache_directory
 from imagefactory.errors import ConfigError, PackageError
 from imagefactory.packages.mirrors import Mirrors
-from imagefactory.plan import BuildPlan, Sources, _in_words, make_plan
+from imagefactory.plan import BuildPlan, make_plan
+from imagefactory.sources import Sources, _in_words
 from imagefactory.template import Repository, load
 from tests.debs import Archive, make_deb
 from tests.samples import debian_template, small_template
@@ -250,7 +251,7 @@ def test_each_architecture_has_its_mirror_and_the_host_its_own(
     text = file.read_text().replace("{suite: stable, ", f"{{suite: stable, {ports}, ", 1)
     mirror = text.split('mirror: "')[1].split('"')[0]
     file.write_text(text.replace(f'mirror: "{mirror}"', 'mirror: "http://ports.example.org"'))
-    monkeypatch.setattr("imagefactory.plan.host_deb_architecture", lambda: "amd64")
+    monkeypatch.setattr("imagefactory.sources.host_deb_architecture", lambda: "amd64")
     path = SearchPath((file.parent.parent, *SearchPath.default().directories))
     template, found = load(path, "small")
     profile = ArchProfiles.load(path).get("aarch64")

@@ -13,7 +13,8 @@ from imagefactory.arch import ArchProfile, ArchProfiles
 from imagefactory.catalog import Build
 from imagefactory.data import SearchPath
 from imagefactory.errors import ConfigError
-from imagefactory.plan import BuildPlan, Sources, make_plan
+from imagefactory.plan import BuildPlan, make_plan
+from imagefactory.sources import Sources
 from imagefactory.template import ImageTemplate, load, load_all
 from tests.debs import Archive
 from tests.samples import small_template

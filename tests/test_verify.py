@@ -45,7 +45,7 @@ def template_file(bench: Workbench) -> Path:
 def add_build(bench: Workbench, content: bytes = b"a disk") -> Build:
     """A build whose disk is no disk; its packages are in the pool."""
     plan, sources = bench.plan("small", bench.profiles.get("x86_64"))
-    sources.fetch(plan)
+    sources.fetch(*plan.to_fetch)
     with bench.catalog.workspace("small") as work:
         result = work / "result"
         result.mkdir()

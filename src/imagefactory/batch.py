@@ -13,9 +13,10 @@ from imagefactory.arch import ArchProfile
 from imagefactory.catalog import Build
 from imagefactory.errors import ImageFactoryError, of_system
 from imagefactory.packages.mirrors import NONE, Mirrors
-from imagefactory.plan import BuildPlan, Sources
+from imagefactory.plan import BuildPlan
 from imagefactory.progress import Stages
 from imagefactory.schedule import Schedule, side_by_side
+from imagefactory.sources import Sources
 from imagefactory.workbench import Workbench
 
 T = TypeVar("T")

@@ -19,11 +19,12 @@ from imagefactory.data import sha256_of
 from imagefactory.disk.image import Disk, make_disk
 from imagefactory.errors import BootTestError, BuildError, ImageFactoryError
 from imagefactory.packages import tools
-from imagefactory.plan import BuildPlan, Sources
+from imagefactory.plan import BuildPlan
 from imagefactory.progress import Stages, silent
 from imagefactory.rootfs import debian, minimal
 from imagefactory.rootfs.workshop import Workshop
 from imagefactory.schedule import Schedule
+from imagefactory.sources import Sources
 from imagefactory.tree import RootTree
 
 BUILDERS: dict[str, Callable[[BuildPlan, Workshop], RootTree]] = {
@@ -116,7 +117,7 @@ def _make(
     """Make tree and disk; the disk is left alone in a directory of its own."""
     with factory.schedule.building(plan.build_memory):
         with stages.stage("packages", f"{len(plan.image_packages)} packages"):
-            sources.fetch(plan)
+            sources.fetch(*plan.to_fetch)
             pool = sources.image.pool
             disk_tools = tools.unpack(plan.disk_tools, pool, factory.cache)
             boot_tools = tools.unpack(plan.boot_tools, pool, factory.cache)

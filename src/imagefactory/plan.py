@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from imagefactory import __version__, identifiers, properties, run
+from imagefactory import __version__, identifiers, properties
 from imagefactory.arch import ArchProfile
 from imagefactory.data import sha256_of
+from imagefactory.digest import digest_of, tree_digest
 from imagefactory.errors import ConfigError
-from imagefactory.packages import local
 from imagefactory.packages.apt import Apt, Package
-from imagefactory.packages.mirrors import NONE, Mirrors, in_words
 from imagefactory.schedule import BUILD_MEMORY
+from imagefactory.sources import Sources
 from imagefactory.template import (
     BootCase,
     Bootloader,
@@ -88,6 +85,11 @@ class BuildPlan:
     def name(self) -> str:
         """Image and architecture, as used in names of files."""
         return f"{self.template.name}-{self.profile.name}"
+
+    @property
+    def to_fetch(self) -> tuple[tuple[Package, ...], tuple[Package, ...], tuple[Package, ...]]:
+        """What `Sources.fetch` takes: the packages of the image, its disk tools, its boot tools."""
+        return self.image_packages, self.disk_tools, self.boot_tools
 
     @property
     def boot(self) -> tuple[str, ...]:
@@ -194,99 +196,6 @@ class BuildPlan:
         )
 
 
-@dataclass(frozen=True)
-class Sources:
-    """The package lists a plan is resolved from."""
-
-    image: Apt
-    disk_tools: Apt
-    boot_tools: Apt
-
-    @classmethod
-    def of(
-        cls,
-        template: ImageTemplate,
-        template_file: Path,
-        profile: ArchProfile,
-        cache_directory: Path,
-        mirrors: Mirrors = NONE,
-        *,
-        offline: bool = False,
-    ) -> Sources:
-        """Name the package lists of an image; nothing is fetched yet.
-
-        Args:
-            template: The image.
-            template_file: Beside it lie the image's own packages, if it has any.
-            profile: The architecture.
-            cache_directory: The directory of all caches.
-            mirrors: What is asked in the place of the template's mirrors.
-            offline: Only what was fetched before is taken.
-
-        Raises:
-            ConfigError: The directory of the image's own packages holds none.
-        """
-        host = host_deb_architecture()
-        own: tuple[Repository, ...] = ()
-        if isinstance(template.recipe, DebianTree) and template.recipe.local_packages:
-            directory = beside(template_file, template.recipe.local_packages)
-            own = (local.repository_of(directory, cache_directory),)
-        repositories, _ = mirrors.of(template, profile.names.deb)
-        of_the_host, tool_repositories = mirrors.of(template, host)
-        return cls(
-            Apt((*repositories, *own), profile.names.deb, cache_directory, offline=offline),
-            Apt(tool_repositories, host, cache_directory, offline=offline),
-            Apt((*of_the_host, *own), host, cache_directory, offline=offline),
-        )
-
-    def refresh(self) -> None:
-        """Bring all package lists up to date, side by side.
-
-        Raises:
-            PackageError: A repository cannot be reached, or its signature is wrong.
-        """
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(Apt.refresh, self._all))
-
-    @property
-    def left_out(self) -> tuple[str, ...]:
-        """What could not be read and is not required."""
-        return tuple(dict.fromkeys(line for apt in self._all for line in apt.left_out))
-
-    @property
-    def mirrors(self) -> tuple[str, ...]:
-        """Where packages come from, each address once."""
-        return in_words(repository for apt in self._all for repository in apt.repositories)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What is not as it should be: suites left out, lists that may be out of date."""
-        unsigned = (
-            f"{repository.mirror} is not signed: its packages are taken as they are"
-            for repository in self.image.repositories
-            if repository.trusted and not repository.mirror.startswith("file:")
-        )
-        warnings = (*self.left_out, *unsigned)
-        if not self.image.offline:
-            return warnings
-        age = max(apt.age or 0.0 for apt in self._all)
-        return (*warnings, f"offline: the package lists are {_in_words(age)} old")
-
-    @property
-    def _all(self) -> tuple[Apt, Apt, Apt]:
-        return self.image, self.disk_tools, self.boot_tools
-
-    def fetch(self, plan: BuildPlan) -> None:
-        """Download whatever the plan names and the pool lacks.
-
-        Raises:
-            PackageError: A download failed or did not match its checksum.
-        """
-        self.image.fetch(plan.image_packages)
-        self.disk_tools.fetch(plan.disk_tools)
-        self.boot_tools.fetch(plan.boot_tools)
-
-
 def make_plan(
     template: ImageTemplate, template_file: Path, profile: ArchProfile, sources: Sources
 ) -> BuildPlan:
@@ -336,12 +245,6 @@ def check_exists(template: ImageTemplate, profile: ArchProfile) -> None:
             f"the image {template.name!r} does not exist for {profile.name}",
             hint=f"it exists for {', '.join(template.architectures or ())}",
         )
-
-
-@cache
-def host_deb_architecture() -> str:
-    """Return what Debian calls this host's architecture."""
-    return run.run(["dpkg", "--print-architecture"]).stdout.strip()
 
 
 def boot_files(bootloader: Bootloader, method: str) -> UefiFiles | GrubModules:
@@ -461,15 +364,6 @@ def fill(text: str, profile: ArchProfile) -> str:
         ) from None
 
 
-def _in_words(seconds: float) -> str:
-    """Tell an age as people do."""
-    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
-        if seconds >= length:
-            count = int(seconds // length)
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    return "less than a minute"
-
-
 def _epoch_of_environment() -> int | None:
     value = os.environ.get("SOURCE_DATE_EPOCH")
     if value is None:
@@ -494,16 +388,10 @@ def inputs(plan: BuildPlan) -> dict[str, Any]:
         "sources_list": plan.sources_list,
         "keyrings": {path: sha256_of(file) for path, file in plan.guest_keyrings.items()},
         "tools": [package.sha256 for package in (*plan.disk_tools, *plan.boot_tools)],
-        "files": {name: _tree_digest(plan.beside(name)) for name in _files(plan.template)},
-        "code": {part: _tree_digest(Path(__file__).parent / part) for part in _BUILDING_CODE},
+        "files": {name: tree_digest(plan.beside(name)) for name in _files(plan.template)},
+        "code": {part: tree_digest(Path(__file__).parent / part) for part in _BUILDING_CODE},
         "epoch": plan.epoch,
     }
-
-
-def digest_of(content: dict[str, Any]) -> str:
-    """Return the digest of what `inputs` returned."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _files(template: ImageTemplate) -> list[str]:
@@ -514,20 +402,3 @@ def _files(template: ImageTemplate) -> list[str]:
     named = [recipe.overlay, extra, *(step.script for step in steps)]
     named += [step.copy_.source for step in steps if step.copy_]
     return sorted({name for name in named if name})
-
-
-def _tree_digest(directory: Path) -> dict[str, str]:
-    if directory.is_file():
-        return {directory.name: _content_and_mode(directory)}
-    return {
-        str(path.relative_to(directory)): (
-            f"-> {path.readlink()}" if path.is_symlink() else _content_and_mode(path)
-        )
-        for path in sorted(directory.rglob("*"))
-        if "__pycache__" not in path.relative_to(directory).parts
-        and (path.is_symlink() or path.is_file())
-    }
-
-
-def _content_and_mode(path: Path) -> str:
-    return f"{sha256_of(path)} {'x' if path.stat().st_mode & 0o100 else '-'}"

@@ -18,9 +18,10 @@ from pydantic import BaseModel, ValidationError
 
 from imagefactory.arch import ArchProfile
 from imagefactory.catalog import Build
+from imagefactory.digest import digest_of
 from imagefactory.errors import ConfigError
 from imagefactory.packages.apt import Package
-from imagefactory.plan import BuildPlan, digest_of, inputs
+from imagefactory.plan import BuildPlan, inputs
 from imagefactory.template import ImageTemplate
 
 _PATTERNS = {

@@ -22,9 +22,10 @@ from imagefactory.errors import BuildError, ConfigError, ImageFactoryError, Pack
 from imagefactory.packages import tools
 from imagefactory.packages.mirrors import Mirrors
 from imagefactory.pipeline import Factory, remade
-from imagefactory.plan import BuildPlan, Sources
+from imagefactory.plan import BuildPlan
 from imagefactory.progress import Stages
 from imagefactory.schedule import Schedule
+from imagefactory.sources import Sources
 from imagefactory.workbench import Workbench
 
 _LINES = 200
@@ -233,7 +234,7 @@ def _fetched(plan: BuildPlan, build: Build, cache_directory: Path, manner: Manne
 
 def _fetch(sources: Sources, plan: BuildPlan) -> None:
     sources.refresh()
-    sources.fetch(plan)
+    sources.fetch(*plan.to_fetch)
 
 
 def _of_the_past(item: template.ImageTemplate, moment: datetime) -> template.ImageTemplate:

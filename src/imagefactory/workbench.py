@@ -13,7 +13,8 @@ from imagefactory.catalog import Build, Catalog
 from imagefactory.data import SearchPath
 from imagefactory.errors import ConfigError
 from imagefactory.packages.mirrors import NONE, Mirrors
-from imagefactory.plan import BuildPlan, Sources, check_exists, make_plan
+from imagefactory.plan import BuildPlan, check_exists, make_plan
+from imagefactory.sources import Sources
 
 
 @dataclass(frozen=True)

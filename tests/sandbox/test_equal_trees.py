@@ -11,9 +11,10 @@ from imagefactory import template
 from imagefactory.arch import ArchProfiles
 from imagefactory.data import SearchPath, cache_directory, shipped_directory
 from imagefactory.packages import tools
-from imagefactory.plan import Sources, make_plan
+from imagefactory.plan import make_plan
 from imagefactory.rootfs.debian import build_tree
 from imagefactory.rootfs.workshop import Workshop
+from imagefactory.sources import Sources
 from imagefactory.treediff import compare, entries
 from tests.debian_trees import EPOCH, Own
 from tests.factory import MINUTES, Factory
@@ -41,7 +42,7 @@ def test_a_foreign_tree_is_the_same_however_its_programs_are_run(
     known = cache_directory()
     sources = Sources.of(image, file, profile, known)
     plan = make_plan(image, file, profile, sources)
-    sources.fetch(plan)
+    sources.fetch(*plan.to_fetch)
     disk_tools = tools.unpack(plan.disk_tools, sources.image.pool, known)
     made = {}
     for mechanism, accelerate in (("accelerated", True), ("qemu-user", False)):

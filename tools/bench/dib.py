@@ -11,7 +11,7 @@ from pathlib import Path
 from imagefactory import run
 from imagefactory.arch import ArchProfile
 from imagefactory.errors import ImageFactoryError
-from imagefactory.plan import Sources
+from imagefactory.sources import Sources
 from tools.bench.measure import timed
 from tools.bench.place import PackageSet, Place
 from tools.bench.table import Row

@@ -22,7 +22,8 @@ from imagefactory.errors import ImageFactoryError
 from imagefactory.packages import tools
 from imagefactory.packages.local import write_index
 from imagefactory.packages.mirrors import Mirrors
-from imagefactory.plan import BuildPlan, Sources, host_deb_architecture, make_plan
+from imagefactory.plan import BuildPlan, make_plan
+from imagefactory.sources import Sources, host_deb_architecture
 from imagefactory.template import ImageTemplate, load
 from imagefactory.workbench import Workbench
 
@@ -93,7 +94,7 @@ class Place:
             item = item.model_copy(update={"kernel": kernel})
         sources = Sources.of(item, file, profile, self.cache, self.mirrors, offline=self.offline)
         plan = make_plan(item, file, profile, sources)
-        sources.fetch(plan)
+        sources.fetch(*plan.to_fetch)
         tools.unpack(plan.disk_tools, sources.disk_tools.pool, self.cache)
         view = self.work / f"packages-{plan.kernel.name}"
         if not view.exists():

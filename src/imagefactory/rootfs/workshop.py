@@ -9,8 +9,8 @@ from pathlib import Path
 from imagefactory.arch import ArchProfile
 from imagefactory.packages.apt import Package
 from imagefactory.packages.tools import Tools
-from imagefactory.plan import Sources
 from imagefactory.progress import silent
+from imagefactory.sources import Sources
 
 
 @dataclass(frozen=True)

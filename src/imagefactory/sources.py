@@ -1,0 +1,129 @@
+"""The package lists that a plan is resolved from: the image's, and those of the build's tools."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from imagefactory import run
+from imagefactory.arch import ArchProfile
+from imagefactory.packages import local
+from imagefactory.packages.apt import Apt, Package
+from imagefactory.packages.mirrors import NONE, Mirrors, in_words
+from imagefactory.template import DebianTree, ImageTemplate, Repository, beside
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The package lists a plan is resolved from."""
+
+    image: Apt
+    disk_tools: Apt
+    boot_tools: Apt
+
+    @classmethod
+    def of(
+        cls,
+        template: ImageTemplate,
+        template_file: Path,
+        profile: ArchProfile,
+        cache_directory: Path,
+        mirrors: Mirrors = NONE,
+        *,
+        offline: bool = False,
+    ) -> Sources:
+        """Name the package lists of an image; nothing is fetched yet.
+
+        Args:
+            template: The image.
+            template_file: Beside it lie the image's own packages, if it has any.
+            profile: The architecture.
+            cache_directory: The directory of all caches.
+            mirrors: What is asked in the place of the template's mirrors.
+            offline: Only what was fetched before is taken.
+
+        Raises:
+            ConfigError: The directory of the image's own packages holds none.
+        """
+        host = host_deb_architecture()
+        own: tuple[Repository, ...] = ()
+        if isinstance(template.recipe, DebianTree) and template.recipe.local_packages:
+            directory = beside(template_file, template.recipe.local_packages)
+            own = (local.repository_of(directory, cache_directory),)
+        repositories, _ = mirrors.of(template, profile.names.deb)
+        of_the_host, tool_repositories = mirrors.of(template, host)
+        return cls(
+            Apt((*repositories, *own), profile.names.deb, cache_directory, offline=offline),
+            Apt(tool_repositories, host, cache_directory, offline=offline),
+            Apt((*of_the_host, *own), host, cache_directory, offline=offline),
+        )
+
+    def refresh(self) -> None:
+        """Bring all package lists up to date, side by side.
+
+        Raises:
+            PackageError: A repository cannot be reached, or its signature is wrong.
+        """
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Apt.refresh, self._all))
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What could not be read and is not required."""
+        return tuple(dict.fromkeys(line for apt in self._all for line in apt.left_out))
+
+    @property
+    def mirrors(self) -> tuple[str, ...]:
+        """Where packages come from, each address once."""
+        return in_words(repository for apt in self._all for repository in apt.repositories)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is not as it should be: suites left out, lists that may be out of date."""
+        unsigned = (
+            f"{repository.mirror} is not signed: its packages are taken as they are"
+            for repository in self.image.repositories
+            if repository.trusted and not repository.mirror.startswith("file:")
+        )
+        warnings = (*self.left_out, *unsigned)
+        if not self.image.offline:
+            return warnings
+        age = max(apt.age or 0.0 for apt in self._all)
+        return (*warnings, f"offline: the package lists are {_in_words(age)} old")
+
+    @property
+    def _all(self) -> tuple[Apt, Apt, Apt]:
+        return self.image, self.disk_tools, self.boot_tools
+
+    def fetch(
+        self,
+        image: Iterable[Package],
+        disk_tools: Iterable[Package],
+        boot_tools: Iterable[Package],
+    ) -> None:
+        """Download whatever a plan names and the pool lacks.
+
+        Raises:
+            PackageError: A download failed or did not match its checksum.
+        """
+        self.image.fetch(image)
+        self.disk_tools.fetch(disk_tools)
+        self.boot_tools.fetch(boot_tools)
+
+
+@cache
+def host_deb_architecture() -> str:
+    """Return what Debian calls this host's architecture."""
+    return run.run(["dpkg", "--print-architecture"]).stdout.strip()
+
+
+def _in_words(seconds: float) -> str:
+    """Tell an age as people do."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "less than a minute"
