@@ -274,7 +274,9 @@ def edit_release(disk: Path, work: Path) -> None:
     raw = work / "edited.raw"
     run(["qemu-img", "convert", "-O", "raw", disk, raw])
     with raw.open("r+b") as stream, mmap.mmap(stream.fileno(), 0) as content:
-        at = content.find(b"PRETTY_NAME=")
-        content[at : at + 1] = b"p"
+        # With the value: scripts that read the file hold the name alone.
+        found = re.search(rb'PRETTY_NAME="(Debian GNU|imagefactory)', content)
+        assert found
+        content[found.start() : found.start() + 1] = b"p"
     run(["qemu-img", "convert", "-c", "-O", "qcow2", raw, disk])
     raw.unlink()
