@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock
-
 from imagefactory import run
 from imagefactory.arch import ArchProfile, ElfMachine
+from imagefactory.cache import Store
 from imagefactory.errors import BuildError, HostError, ImageFactoryError
 
 Mechanism = Literal["native", "accelerated", "qemu-user"]
@@ -151,15 +150,7 @@ def compiled(interpreter: Path, cache: Path) -> Path:
     version = run.run([compiler, "--version"], timeout=_PROBE_TIMEOUT).stdout
     parts = (SOURCE.read_bytes(), f"{compiler} {version}".encode(), os.fsencode(interpreter))
     key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
-    target = cache / "launchers" / key
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if not target.exists():
-            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-                new = Path(scratch) / "launcher"
-                _compile(compiler, interpreter, new)
-                new.rename(target)
-    return target
+    return Store(cache, "launchers").obtain(key, lambda new: _compile(compiler, interpreter, new))
 
 
 def _compile(compiler: Path, interpreter: Path, target: Path) -> None:

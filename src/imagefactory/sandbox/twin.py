@@ -27,18 +27,17 @@ import json
 import re
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from elftools.elf.elffile import ELFFile
-from filelock import FileLock
 from pydantic import Field
 
 from imagefactory import yamlfile
 from imagefactory.arch import ArchProfile
+from imagefactory.cache import Store
 from imagefactory.errors import BuildError, PackageError
 from imagefactory.packages import deb
 from imagefactory.packages.apt import Apt, Package
@@ -169,16 +168,13 @@ def make(
         if len(without[2]) < len(left_out):
             apt, packages, left_out = without
     key = _key(tree, packages, host, target)
-    directory = cache / "twins" / key
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{directory}.lock"):
-        if not directory.exists():
-            apt.fetch(packages)
-            with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
-                new = Path(scratch) / "twin"
-                _Maker(tree, host, target, new, Path("usr/lib") / triplet).make(apt, packages)
-                new.rename(directory)
-    return Twin(directory, packages, left_out)
+    libraries = Path("usr/lib") / triplet
+
+    def fill(directory: Path) -> None:
+        apt.fetch(packages)
+        _Maker(tree, host, target, directory, libraries).make(apt, packages)
+
+    return Twin(Store(cache, "twins").obtain(key, fill), packages, left_out)
 
 
 def _resolved(
