@@ -171,6 +171,14 @@ def test_units_are_as_the_template_says(root: FinishedRoot) -> None:
     assert (units / "apt-daily.timer").readlink() == Path("/dev/null")
 
 
+def test_kernel_and_initramfs_are_where_debian_links_them(root: FinishedRoot) -> None:
+    for link in ("vmlinuz", "initrd.img"):
+        target = (root.directory / link).readlink()
+        assert target.parent == Path("boot")
+        assert target.name.startswith(f"{link}-")
+        assert (root.directory / target).is_file()
+
+
 def test_users_have_what_they_were_given(root: FinishedRoot) -> None:
     shadow = {line.split(":")[0]: line.split(":")[1] for line in root.text("etc/shadow").split()}
     assert shadow["anna"] == "*"

@@ -29,6 +29,15 @@ _TIMEOUT = 3600.0
 
 _CLOUD_CONFIG = "etc/cloud/cloud.cfg.d/90_imagefactory.cfg"
 
+_DETECTION = """\
+# Written by imagefactory.
+# nova tells a guest that it is one by SMBIOS, which ppc64le has not, and aarch64 not in every
+# cloud. cloud-init from 25.1.3 (CVE-2024-6174) then switches itself off unless there is a config
+# drive; an image for OpenStack shall ask the metadata service there, as it always did.
+policy: search,found=all,maybe=all,notfound=disabled
+"""
+"""Of cloud-init's ds-identify, which chooses among the datasources before anything has run."""
+
 
 def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
     """Install a Debian and customise it, in namespaces of its own.
@@ -190,6 +199,7 @@ def _generated_files(plan: BuildPlan, recipe: DebianTree) -> tuple[WholeFile, ..
         "etc/fstab": plan.fstab,
         "etc/default/grub.d/50_imagefactory.cfg": _grub_defaults(plan),
         _CLOUD_CONFIG: _cloud_config(plan, recipe),
+        "etc/cloud/ds-identify.cfg": _DETECTION,
     }
     # Even if it is empty: mmdebstrap left one that names this build's directory.
     files["etc/apt/sources.list"] = plan.sources_list

@@ -174,6 +174,15 @@ def _bootstrap(base: Base, tree: Path, env: dict[str, str]) -> None:
     with entered(tree, env) as chroot:
         tell("progress", "making the initramfs")
         chroot.run(["update-initramfs", "-c", "-k", "all"])
+        _link_initramfs(chroot)
+
+
+def _link_initramfs(chroot: Chroot) -> None:
+    """Have /initrd.img beside the /vmlinuz of the kernel's package, which was told of none."""
+    for link in chroot.tree.glob("vmlinu[xz]"):
+        kernel = link.readlink().name
+        version = kernel.partition("-")[2]
+        chroot.run(["linux-update-symlinks", "install", version, f"/boot/{kernel}"])
 
 
 def _install(base: Base, hooks: list[str], tree: Path, env: dict[str, str]) -> None:
