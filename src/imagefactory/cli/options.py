@@ -1,0 +1,83 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def arch_option(command: F) -> F:
+    """Add ``--arch``."""
+    return click.option(
+        "--arch",
+        "-a",
+        "architectures",
+        multiple=True,
+        metavar="ARCH",
+        help="Architecture or alias (aarch64, arm64, ppc64el, amd64 ...), or all; repeatable.",
+    )(command)
+
+
+def json_option(command: F) -> F:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(command)
+
+
+def proof_options(command: F) -> F:
+    """Add what concerns boot tests."""
+    command = click.option(
+        "--accelerator",
+        type=click.Choice(["auto", "kvm", "tcg"]),
+        default="auto",
+        show_default=True,
+        help="auto takes KVM only where a real guest proved that it works.",
+    )(command)
+    return click.option(
+        "--jobs",
+        "-j",
+        type=click.IntRange(1, 1024),
+        envvar="IMAGEFACTORY_JOBS",
+        show_envvar=True,
+        help="How many builds and guests work at once, as far as there is memory for them "
+        "[default: the usable CPUs].",
+    )(command)
+
+
+def source_options(command: F) -> F:
+    """Add where packages come from."""
+    command = click.option(
+        "--offline",
+        is_flag=True,
+        help="Ask nothing from the network: package lists as last fetched, packages from the "
+        "cache.",
+    )(command)
+    return click.option(
+        "--mirror",
+        "mirrors",
+        multiple=True,
+        metavar="[OLD=]URL",
+        envvar="IMAGEFACTORY_MIRROR",
+        show_envvar=True,
+        help="Take packages from another mirror: http://my.mirror/debian (archives beside it, "
+        "like /debian-security, are sought there too), or "
+        "http://deb.debian.org/debian=http://my.mirror/debian for one archive alone; repeatable, "
+        "the first that fits counts.",
+    )(command)
+
+
+def reading(
+    read: Callable[[str], int],
+) -> Callable[[click.Context, click.Parameter, Any], int | None]:
+    """Return what reads an option's value, or says how it is written."""
+
+    def convert(_context: click.Context, _parameter: click.Parameter, value: Any) -> int | None:
+        try:
+            return None if value is None else read(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return convert
