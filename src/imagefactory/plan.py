@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import zstandard
+
 from imagefactory import __version__, identifiers, properties
 from imagefactory.arch import ArchProfile
 from imagefactory.data import sha256_of
@@ -389,7 +391,11 @@ def inputs(plan: BuildPlan) -> dict[str, Any]:
         "keyrings": {path: sha256_of(file) for path, file in plan.guest_keyrings.items()},
         "tools": [package.sha256 for package in (*plan.disk_tools, *plan.boot_tools)],
         "files": {name: tree_digest(plan.beside(name)) for name in _files(plan.template)},
-        "code": {part: tree_digest(Path(__file__).parent / part) for part in _BUILDING_CODE},
+        "code": {
+            **{part: tree_digest(Path(__file__).parent / part) for part in _BUILDING_CODE},
+            # Another release of it compresses to other bytes.
+            "libraries": {"zstd": ".".join(map(str, zstandard.ZSTD_VERSION))},
+        },
         "epoch": plan.epoch,
     }
 
