@@ -186,6 +186,16 @@ def test_an_epoch_that_is_no_number_of_seconds_is_refused(
         planned(file, tmp_path / "cache")
 
 
+def test_a_link_that_leads_out_of_the_templates_directory_is_refused(
+    file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "outside").mkdir()
+    shutil.rmtree(file.parent / "overlay")
+    (file.parent / "overlay").symlink_to(tmp_path / "outside")
+    with pytest.raises(ConfigError, match="leads out of its directory"):
+        planned(file, tmp_path)
+
+
 def test_an_overlay_that_does_not_exist_is_told(file: Path, tmp_path: Path) -> None:
     shutil.rmtree(file.parent / "overlay")
     with pytest.raises(ConfigError, match="overlay is not a directory"):

@@ -214,12 +214,16 @@ def test_a_program_dies_with_us_even_when_we_are_killed(lifeline: Lifeline) -> N
     lifeline.wait_for_the_last_breath()
 
 
-def test_a_program_that_another_thread_waits_for_can_be_cancelled(lifeline: Lifeline) -> None:
+def test_a_program_that_another_thread_waits_for_can_be_cancelled(
+    lifeline: Lifeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_interrupted", threading.Event())
     script = 'exec 3>"$1"; echo ready >&3; exec sleep 600'
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(run.run, shell(script, "sh", lifeline.path))
         lifeline.wait_for_word()
         run.cancel()
+        assert run.interrupted()
         lifeline.wait_for_the_last_breath()
         with pytest.raises(CommandError, match="failed with status -15"):
             waiting.result(PATIENCE)

@@ -130,6 +130,8 @@ def build_all(
     def work(order: Order) -> Outcome:
         stages = Stages(watcher.announcer(order.subject))
         outcome = _build(bench, order, manner, schedule, stages, watcher)
+        if outcome.error and run.interrupted():
+            raise KeyboardInterrupt  # the error is of a program that was told to end
         with told:  # a line and the error that belongs to it stay together
             watcher.end(
                 order.subject,

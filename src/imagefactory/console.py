@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,7 +47,10 @@ def discard(descriptor: int) -> None:
     os.close(nowhere)
 
 
-out = _Results(highlight=False)
+_UNWATCHED_WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+"""Columns where nobody watches: a line of a table shall be one line for `grep`."""
+
+out = _Results(highlight=False, width=_UNWATCHED_WIDTH)
 err = _Messages(stderr=True, highlight=False)
 
 

@@ -19,7 +19,7 @@ def digest_of(content: dict[str, Any]) -> str:
 def tree_digest(directory: Path) -> dict[str, str]:
     """Return what decides a file or a directory: contents, executable bits, targets of links."""
     if directory.is_file():
-        return {directory.name: _content_and_mode(directory)}
+        return {"": _content_and_mode(directory)}
     return {
         str(path.relative_to(directory)): (
             f"-> {path.readlink()}" if path.is_symlink() else _content_and_mode(path)

@@ -41,11 +41,11 @@ class ConfigError(ImageFactoryError):
 class UnknownNameError(ConfigError):
     """An image, architecture or build was named that does not exist."""
 
-    def __init__(self, kind: str, name: str, known: Sequence[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Sequence[str], *, where: str = "") -> None:
         close = difflib.get_close_matches(name, known, n=1)
         guess = f"did you mean {close[0]!r}? " if close else ""
         super().__init__(
-            f"no {kind} is called {name!r}",
+            f"{where}{': ' if where else ''}no {kind} is called {name!r}",
             hint=f"{guess}known: {', '.join(known) or 'none'}",
         )
 

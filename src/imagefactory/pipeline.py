@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from imagefactory import __version__, record
+from imagefactory import __version__, record, run
 from imagefactory.arch import ArchProfiles
 from imagefactory.boot import BootReport, boot_test, proven_properties
 from imagefactory.cache import emptied, in_use
@@ -169,7 +169,8 @@ def _log_kept(work: Path, plan: BuildPlan, catalog: Catalog) -> Iterator[None]:
     try:
         yield
     except ImageFactoryError as error:
-        if error.log and error.log.exists() and error.log.is_relative_to(work):
+        kept = error.log and error.log.exists() and error.log.is_relative_to(work)
+        if error.log and kept and not run.interrupted():
             evidence = work / "result/boot"
             within = evidence if error.log.is_relative_to(evidence) else error.log
             kept = catalog.keep_evidence(within, plan.name)

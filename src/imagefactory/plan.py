@@ -13,10 +13,10 @@ import zstandard
 
 from imagefactory import __version__, identifiers, properties
 from imagefactory.arch import ArchProfile
-from imagefactory.data import sha256_of
+from imagefactory.data import sha256_of, shipped_directory
 from imagefactory.digest import digest_of, tree_digest
 from imagefactory.errors import ConfigError
-from imagefactory.packages.apt import Apt, Package
+from imagefactory.packages.apt import Apt, Package, preferences
 from imagefactory.schedule import BUILD_MEMORY
 from imagefactory.sources import Sources
 from imagefactory.template import (
@@ -138,6 +138,16 @@ class BuildPlan:
         )
 
     @property
+    def apt_preferences(self) -> str:
+        """The guest's apt preferences; empty: it has none."""
+        return preferences(self._guest_repositories)
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """What the image was asked to have: names of packages, and apt's patterns of them."""
+        return _wanted(self.template, self.profile)
+
+    @property
     def guest_keyrings(self) -> dict[str, Path]:
         """The keyrings that no package brings: where the guest looks for them -> the host's."""
         return {
@@ -216,7 +226,7 @@ def make_plan(
     warnings = properties.validate(image_properties, hypervisor=profile.hypervisor)
     sources.refresh()
     with ThreadPoolExecutor() as pool:
-        image = pool.submit(_image_packages, template, profile, sources.image, names)
+        image = pool.submit(_image_packages, template, profile, sources.image)
         disk = pool.submit(sources.disk_tools.resolve, template.tool_packages)
         boot = pool.submit(sources.boot_tools.resolve, template.bootloader.tools)
         kernel, packages = image.result()
@@ -278,17 +288,26 @@ def boot_methods(template: ImageTemplate, profile: ArchProfile) -> tuple[str, ..
 
 def _check_files(template: ImageTemplate, template_file: Path) -> None:
     """What a template names beside itself must be there before hours are spent."""
-    overlay = template.recipe.overlay
-    if overlay and not beside(template_file, overlay).is_dir():
-        raise ConfigError(
-            f"{template_file}: the overlay {template_file.parent / overlay} is not a directory",
-            hint="`overlay:` names a directory beside the template",
-        )
+    recipe = template.recipe
+    extra = recipe.extra_overlay if isinstance(recipe, DebianTree) else None
+    for key, overlay in (("overlay", recipe.overlay), ("extra_overlay", extra)):
+        if overlay and not beside(template_file, overlay).is_dir():
+            raise ConfigError(
+                f"{template_file}: {key}: {template_file.parent / overlay} is not a directory",
+                hint=f"`{key}:` names a directory beside the template",
+            )
     for name in _files(template):
-        if not beside(template_file, name).exists():
+        found = beside(template_file, name)
+        if not found.exists():
             raise ConfigError(
                 f"{template_file}: {template_file.parent / name} does not exist",
                 hint="the steps of `customize:` name it by its path beside the template",
+            )
+        homes = (template_file.parent, template_file.resolve().parent, shipped_directory())
+        if not any(found.resolve().is_relative_to(home.resolve()) for home in homes):
+            raise ConfigError(
+                f"{template_file}: {found} leads out of its directory, to {found.resolve()}",
+                hint="it is a symbolic link; what goes into an image lies beside its template",
             )
     for step in template.customize:
         if step.script and not beside(template_file, step.script).is_file():
@@ -299,22 +318,16 @@ def _check_files(template: ImageTemplate, template_file: Path) -> None:
 
 
 def _image_packages(
-    template: ImageTemplate, profile: ArchProfile, apt: Apt, installed: tuple[str, ...]
+    template: ImageTemplate, profile: ArchProfile, apt: Apt
 ) -> tuple[Package, tuple[Package, ...]]:
     """Return the kernel's package and all packages."""
-    name = template.kernel or profile.kernel.get(template.distribution.id)
-    if name is None:
-        raise ConfigError(
-            f"the profile {profile.name} names no kernel for {template.distribution.id}",
-            hint=f"add `kernel: {{{template.distribution.id}: PACKAGE}}` to the profile",
-        )
+    name = _kernel_package(template, profile)
     kernel = apt.kernel(name)
     recipe = template.recipe
-    bootloader = _bootloader_packages(template, profile)
     if isinstance(recipe, MinimalTree):
-        return kernel, (kernel, *apt.find((*dict.fromkeys((*recipe.packages, *bootloader)),)))
-    names = tuple(dict.fromkeys((*installed, *bootloader, name)))
-    packages = apt.resolve(names, recommends=recipe.recommends)
+        names = (*recipe.packages, *_bootloader_packages(template, profile))
+        return kernel, (kernel, *apt.find((*dict.fromkeys(names),)))
+    packages = apt.resolve(_wanted(template, profile), recommends=recipe.recommends)
     held = next((package for package in packages if package.name == kernel.name), None)
     if held is None:
         raise ConfigError(
@@ -322,6 +335,25 @@ def _image_packages(
             hint="`kernel:` names a package with a kernel in /boot, or one that depends on it",
         )
     return held, packages
+
+
+def _kernel_package(template: ImageTemplate, profile: ArchProfile) -> str:
+    name = template.kernel or profile.kernel.get(template.distribution.id)
+    if name is None:
+        raise ConfigError(
+            f"the profile {profile.name} names no kernel for {template.distribution.id}",
+            hint=f"add `kernel: {{{template.distribution.id}: PACKAGE}}` to the profile",
+        )
+    return name
+
+
+def _wanted(template: ImageTemplate, profile: ArchProfile) -> tuple[str, ...]:
+    names = (
+        *_installed(template, profile),
+        *_bootloader_packages(template, profile),
+        _kernel_package(template, profile),
+    )
+    return tuple(dict.fromkeys(names))
 
 
 def _trust(repository: Repository) -> str:

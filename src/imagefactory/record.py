@@ -97,7 +97,8 @@ def read(build: Build, template_file: Path | None = None) -> BuildPlan:
 
 def changed_files(build: Build, plan: BuildPlan) -> tuple[str, ...]:
     """Name the files beside the template that are not what they were at a build."""
-    return tuple(_keys(build.manifest["record"]["files"], inputs(plan)["files"]))
+    found = _keys(build.manifest["record"]["files"], inputs(plan)["files"])
+    return tuple(name.removesuffix("/") for name in found)
 
 
 def changed_code(build: Build, plan: BuildPlan) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ Reentrant, for a signal's handler may find its own thread at that.
 """
 
 _ending = threading.Event()
+_interrupted = threading.Event()
 """Set once no program may be started any more."""
 
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
@@ -170,11 +171,17 @@ def cancel() -> None:
     For the handler of Ctrl-C: only the main thread is told of it, and it may have to wait for
     the others.
     """
+    _interrupted.set()
     with _starting:
         bounded_ones = list(_bounded.values())
     for process in bounded_ones:
         if process.returncode is None:
             _signal_group(process.pid, signal.SIGTERM)
+
+
+def interrupted() -> bool:
+    """Whether programs have been told to end: what fails from then on fails because of it."""
+    return _interrupted.is_set()
 
 
 def end_all() -> None:

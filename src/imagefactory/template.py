@@ -12,29 +12,63 @@ from imagefactory import yamlfile
 from imagefactory.arch import BootMethod, Name
 from imagefactory.data import SearchPath, shipped_directory
 from imagefactory.errors import ConfigError, UnknownNameError
+from imagefactory.words import (
+    Address,
+    Answer,
+    Beside,
+    Locale,
+    Mode,
+    Owner,
+    PackageName,
+    PasswordHash,
+    PathGlob,
+    Suite,
+    TimeZone,
+    TreePath,
+    Unit,
+    Word,
+)
 from imagefactory.yamlfile import Model
 
 KernelArgument = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:=/+@%-]+$", max_length=256)]
 """One word of the kernel's command line; it goes through GRUB's parser, so no quotes or blanks."""
 
 Size = Annotated[int, Field(gt=0)]
-TreePath = Annotated[
-    str, Field(pattern=r"^[^/]", description="a path inside the tree, no slash first")
-]
 
-
-Beside = Annotated[
-    str,
-    Field(
-        pattern=r"^[A-Za-z0-9_+-][A-Za-z0-9_.+-]*(/[A-Za-z0-9_+-][A-Za-z0-9_.+-]*)*$",
-        description="a path beside the template",
-    ),
+Datasource = Literal[
+    "AliYun",
+    "AltCloud",
+    "Akamai",
+    "Azure",
+    "Bigstep",
+    "CloudCIX",
+    "CloudSigma",
+    "CloudStack",
+    "ConfigDrive",
+    "DigitalOcean",
+    "Ec2",
+    "Exoscale",
+    "GCE",
+    "Hetzner",
+    "IBMCloud",
+    "LXD",
+    "MAAS",
+    "NWCS",
+    "NoCloud",
+    "None",
+    "OVF",
+    "OpenNebula",
+    "OpenStack",
+    "Oracle",
+    "RbxCloud",
+    "Scaleway",
+    "SmartOS",
+    "UpCloud",
+    "VMware",
+    "Vultr",
+    "WSL",
 ]
-Unit = Annotated[str, Field(pattern=r"^-?[A-Za-z0-9:_.@][A-Za-z0-9:_.@-]*$")]
-"""A unit of systemd (``-.mount`` is one), and no option of systemctl."""
-PathGlob = Annotated[str, Field(pattern=r"^/[^\s,'\"]+$")]
-PackageName = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9+.-]+|\?[a-z]+(\([a-z]+\))?)$")]
-"""A package, or one of apt's patterns (apt-patterns(7)) such as ``?essential``."""
+"""A datasource by the name that cloud-init's ``datasource_list`` knows; it passes over others."""
 
 
 class Distribution(Model):
@@ -43,17 +77,6 @@ class Distribution(Model):
     id: Name = Field(description="libosinfo short id, the os_distro property")
     version: str = Field(description="the os_version property")
     release: Name = Field(description="the release's name on the mirror")
-
-
-Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9./_+~-]*$")]
-"""A word of an apt sources list, where blanks, brackets and line ends would say something else."""
-
-
-Suite = Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9./_+~-]*|\./)$")]
-"""A suite's name, or ``./`` for a repository that is one directory."""
-
-
-Address = Annotated[str, Field(pattern=r"^(https?|file|ftp)://[^\s\[\]]+$")]
 
 
 class Repository(Model):
@@ -170,20 +193,17 @@ class MinimalTree(Model):
     initramfs_programs: tuple[TreePath, ...] = Field(
         description="programs that it runs, taken with their libraries"
     )
-    modes: dict[str, Annotated[str, Field(pattern="^[0-7]{3,4}$")]] = Field(
-        default={}, description="path -> mode in octal"
-    )
+    modes: dict[str, Mode] = Field(default={}, description="path -> mode in octal")
     directories: tuple[TreePath, ...] = ()
     links: dict[str, str] = Field(default={}, description="path -> target of a symbolic link")
     kernel_compression: Literal["none", "xz"] = Field(
         default="none",
         description="xz: stored compressed, GRUB unpacks it; smaller, slower to build and boot",
     )
-    console_password: str | None = Field(
+    console_password: PasswordHash | None = Field(
         default=None,
         description="hash (crypt(5), as `mkpasswd` or `openssl passwd -6` prints it) of the "
         "default user's console password; unset: no password",
-        pattern=r"^\$[0-9a-z]+\$[^:\s]+$",
     )
 
     @model_validator(mode="after")
@@ -203,12 +223,10 @@ class Copy(Model):
 
     source: Beside = Field(alias="from")
     to: TreePath
-    mode: Annotated[str, Field(pattern="^[0-7]{3,4}$")] | None = Field(
+    mode: Mode | None = Field(
         default=None, description="octal, of a file; unset: 0755 for what is executable, else 0644"
     )
-    owner: Annotated[str, Field(pattern=r"^[a-z0-9_-]+:[a-z0-9_-]+$")] = Field(
-        default="root:root", description="USER:GROUP as the tree knows them"
-    )
+    owner: Owner = Field(default="root:root", description="USER:GROUP as the tree knows them")
 
 
 class Step(Model):
@@ -236,8 +254,8 @@ class User(Model):
     name: Name
     groups: tuple[Name, ...] = ()
     shell: str = "/bin/bash"
-    password_hash: str | None = Field(
-        default=None, description="crypt(5); unset: no password", pattern=r"^\$[^:\s]+$"
+    password_hash: PasswordHash | None = Field(
+        default=None, description="crypt(5); unset: no password"
     )
     authorized_keys: tuple[str, ...] = ()
     sudo: bool = Field(default=False, description="may become root without a password")
@@ -264,7 +282,7 @@ class DebianTree(Model):
     include: tuple[PathGlob, ...] = Field(
         default=(), description="those of them that it takes nevertheless"
     )
-    preseed: tuple[str, ...] = Field(
+    preseed: tuple[Answer, ...] = Field(
         default=(), description="answers to debconf: PACKAGE QUESTION TYPE ANSWER"
     )
     overlay: Beside | None = Field(
@@ -273,8 +291,8 @@ class DebianTree(Model):
     extra_overlay: Beside | None = Field(
         default=None, description="one more, for templates that extend another one"
     )
-    locale: Annotated[str, Field(pattern=r"^[A-Za-z_]+(\.[A-Za-z0-9-]+)?(@[a-z]+)?$")] = "C.UTF-8"
-    timezone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+/-]+$")] = "Etc/UTC"
+    locale: Locale = "C.UTF-8"
+    timezone: TimeZone = "Etc/UTC"
     groups: tuple[Name, ...] = Field(
         default=("adm", "sudo"), description="of the default user, whom cloud-init makes"
     )
@@ -282,7 +300,7 @@ class DebianTree(Model):
     predictable_names: bool = Field(
         default=True, description="false: net.ifnames=0, network interfaces are called eth0 ..."
     )
-    datasources: tuple[str, ...] = Field(
+    datasources: tuple[Datasource, ...] = Field(
         default=("ConfigDrive", "OpenStack", "NoCloud", "None"),
         description="cloud-init's datasource_list, in the order in which it asks them",
     )
@@ -395,6 +413,19 @@ class ImageTemplate(Model):
             raise ValueError("`customize:` runs programs of the image, `builder: minimal` does not")
         return self
 
+    @model_validator(mode="after")
+    def _users_are_nobody_else(self) -> ImageTemplate:
+        names = [user.name for user in self.debian.users] if self.debian else []
+        for name in names:
+            if name == self.default_user:
+                raise ValueError(
+                    f"users: cloud-init makes the default user {name!r}; `debian.groups:` are its "
+                    "groups, `default_user:` gives it another name"
+                )
+            if name == "root" or names.count(name) > 1:
+                raise ValueError(f"users: there is a user {name!r} already")
+        return self
+
     @field_validator("tests")
     @classmethod
     def _tests_have_distinct_names(cls, tests: tuple[BootCase, ...]) -> tuple[BootCase, ...]:
@@ -456,7 +487,7 @@ def _load(file: Path, path: SearchPath) -> tuple[ImageTemplate, Path]:
         if name == extending.stem:  # one's own debian-12 may extend the shipped one
             files = SearchPath((shipped_directory(),)).yaml_files("templates")
         if name not in files:
-            raise UnknownNameError("image", name, sorted(files))
+            raise UnknownNameError("image", name, sorted(files), where=f"{extending}: extends")
         return files[name]
 
     template = yamlfile.load(file, ImageTemplate, parent)

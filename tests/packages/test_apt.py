@@ -12,7 +12,7 @@ from filelock import FileLock
 from imagefactory.cache import in_use, prune
 from imagefactory.errors import ConfigError, PackageError
 from imagefactory.packages import apt as module
-from imagefactory.packages.apt import Apt, Package
+from imagefactory.packages.apt import Apt, Package, preferences
 from tests.debs import Archive, Key
 
 
@@ -349,12 +349,11 @@ def test_what_is_used_is_marked_as_used(archive: Archive, cache: Path) -> None:
     assert {entry.kind for entry in prune(cache, max_size=0).removed} == {"apt", "pool"}
 
 
-def test_a_priority_is_for_a_label_or_for_a_host(archive: Archive, tmp_path: Path) -> None:
+def test_a_priority_is_for_a_label_or_for_a_host(archive: Archive) -> None:
     plain = archive.repository()
     labelled = plain.model_copy(update={"label": "Some Label", "priority": 1001})
     hosted = plain.model_copy(update={"mirror": "http://example.org:80/x", "priority": 90})
-    apt = Apt([plain, labelled, hosted], "amd64", tmp_path)
-    assert apt._preferences() == (
+    assert preferences([plain, labelled, hosted]) == (
         "Package: *\nPin: release l=Some Label\nPin-Priority: 1001\n\n"
         'Package: *\nPin: origin "example.org"\nPin-Priority: 90\n'
     )

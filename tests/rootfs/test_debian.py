@@ -48,7 +48,7 @@ disk_size: 1024
 compression: fast
 kernel: linux-image-factory
 extra_repositories:
-  - {{suite: stable, mirror: "file://@mirror@", keyring: @keyring@}}
+  - {{suite: stable, mirror: "file://@mirror@", keyring: @keyring@, label: Own, priority: 600}}
 debian:
   packages: ["?essential", apt, init, initramfs-tools, locales, openssh-server, passwd, sudo,
              systemd-timesyncd, tzdata, zstd]
@@ -162,6 +162,28 @@ def test_the_package_beside_the_template_won_over_a_newer_one(root: FinishedRoot
     assert "Package: local-program\nStatus: install ok installed" in root.text(
         "var/lib/dpkg/status"
     )
+
+
+def test_the_guests_apt_knows_what_was_asked_for_and_what_came_with_it(root: FinishedRoot) -> None:
+    stanzas = root.text("var/lib/apt/extended_states").split("\n\n")
+    automatic = {
+        stanza.splitlines()[0].removeprefix("Package: ")
+        for stanza in stanzas
+        if "Auto-Installed: 1" in stanza
+    }
+    assert {"library", "libc6"} <= automatic
+    wanted = {"program", "local-program", "linux-image-factory", "locales", "sudo", "init"}
+    assert automatic & wanted == set()
+
+
+def test_the_guests_apt_prefers_what_the_build_preferred(root: FinishedRoot) -> None:
+    told = root.text("etc/apt/preferences.d/imagefactory")
+    assert told == "Package: *\nPin: release l=Own\nPin-Priority: 600\n"
+
+
+def test_what_fstab_mounts_has_a_directory(root: FinishedRoot) -> None:
+    points = [line.split()[1].strip("/") for line in root.text("etc/fstab").splitlines()]
+    assert all((root.directory / point).is_dir() for point in points)
 
 
 def test_units_are_as_the_template_says(root: FinishedRoot) -> None:
@@ -490,6 +512,23 @@ def test_kill_9_in_the_middle_leaves_a_work_directory_that_the_next_start_remove
     assert not any((work / "scratch/tree").iterdir())
     own.factory.run("build", "tiny", "--arch", NATIVE.name, "--skip-test")
     assert own.factory.work() == []
+
+
+def test_kill_9_ends_a_step_that_would_never_end(own: Own) -> None:
+    own.tiny("[{run: 'exec sleep 7000'}]")
+    process = own.factory.start("build", "tiny", "--arch", NATIVE.name, "--skip-test")
+    wait_for_line(process, "customising")
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    wait_until_gone(str(own.factory.catalog))
+    wait_until_gone("sleep 7000")
+
+
+def test_a_tree_that_is_too_large_for_its_disk_is_told(own: Own) -> None:
+    own.tiny(size=128)
+    done = own.factory.run("build", "tiny", "--arch", NATIVE.name, "--skip-test", status=6)
+    assert "does not fit into the root filesystem of" in done.stderr
+    assert "`disk_size:`" in done.stderr
 
 
 def test_an_ordinary_user_builds_the_same_bytes(own: Own, installed_for_all: Path) -> None:

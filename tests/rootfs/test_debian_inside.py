@@ -52,6 +52,7 @@ def leave_out(tree: Path, exclude: list[str], include: list[str] | None = None) 
             "",
             (),
             (),
+            (),
             tuple(f"{tree}{pattern}" for pattern in exclude),
             tuple(f"{tree}{pattern}" for pattern in include or []),
         )

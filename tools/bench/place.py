@@ -159,7 +159,9 @@ def _seed(users: Path, cache: Path) -> None:
         except OSError:  # another filesystem
             shutil.copy2(file, target)
     if (users / "apt").is_dir():
-        shutil.copytree(users / "apt", cache / "apt", ignore=shutil.ignore_patterns("download"))
+        # Lists of repositories of files are links, and the repository may be gone.
+        skip = shutil.ignore_patterns("download")
+        shutil.copytree(users / "apt", cache / "apt", symlinks=True, ignore=skip)
 
 
 def _give_back(cache: Path, users: Path) -> None:

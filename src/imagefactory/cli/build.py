@@ -12,7 +12,7 @@ from imagefactory import batch, cache, render
 from imagefactory.catalog import Build
 from imagefactory.cli.look import show_builds
 from imagefactory.cli.options import arch_option, json_option, proof_options, source_options
-from imagefactory.cli.upload import report_upload, upload_one
+from imagefactory.cli.upload import report_upload, require, upload_one
 from imagefactory.commands import complain
 from imagefactory.console import Board, out
 from imagefactory.packages.mirrors import Mirrors
@@ -103,6 +103,8 @@ def build_command(  # noqa: PLR0913
         return 0
     if offline and cloud:
         raise click.UsageError("--offline and --upload exclude each other")
+    if cloud:
+        require(cloud)  # now, and not when the builds are done
     room_for_cache = cache.allowed_size()
     orders = batch.orders(bench, images, architectures)
     manner = batch.Manner(

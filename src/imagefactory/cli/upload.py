@@ -98,6 +98,17 @@ def upload_one(
     return upload(image, cloud=cloud, allow_untested=allow_untested, progress=progress)
 
 
+def require(cloud: str) -> None:
+    """Refuse a cloud that nothing describes.
+
+    Raises:
+        ConfigError: No clouds.yaml and no OS_* variables describe it.
+    """
+    from imagefactory.glance.client import check_configured  # noqa: PLC0415 (as above)
+
+    check_configured(cloud)
+
+
 def report_upload(done: Uploaded) -> None:
     """Print what an upload did."""
     if not done.sent:

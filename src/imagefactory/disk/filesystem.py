@@ -8,6 +8,7 @@ from pathlib import Path
 
 from imagefactory import run
 from imagefactory.disk.layout import Partition
+from imagefactory.errors import BuildError, CommandError
 from imagefactory.identifiers import fat_serial
 from imagefactory.packages.tools import Tools
 
@@ -20,6 +21,9 @@ _INODE_RATIO = 16384
 
 _BLOCK = 4096
 """Bytes of a block: what every guest's page size can read, and mke2fs's choice from 512 MiB on."""
+
+_FULL = ("Could not allocate", "No space left", "No free space")
+"""What mke2fs says, of blocks, inodes or directories, when a tree is too large."""
 
 
 def make_ext4(
@@ -46,7 +50,8 @@ def make_ext4(
         log: Where the programs' output is kept.
 
     Raises:
-        CommandError: The files do not fit, or mke2fs refuses them.
+        BuildError: The files do not fit.
+        CommandError: mke2fs refuses them.
     """
     seed = uuid.uuid5(identity, "directory hash seed")
     options = (
@@ -57,17 +62,26 @@ def make_ext4(
         "nodiscard",
         "assume_storage_prezeroed=1",
     )
-    run.run(
-        [
-            *tools.command("mke2fs"),
-            *("-q", "-t", "ext4", "-b", str(_BLOCK), "-I", "256", "-i", str(_INODE_RATIO)),
-            *("-m", "1", "-O", _EXT4_FEATURES, "-U", str(identity), "-L", "root"),
-            *("-E", ",".join(options)),
-            *("-d", tar, disk, str(partition.size // _BLOCK)),
-        ],
-        env={"SOURCE_DATE_EPOCH": str(epoch), "MKE2FS_CONFIG": str(_configuration(tools))},
-        log=log,
-    )
+    words: list[str | Path] = [
+        *tools.command("mke2fs"),
+        *("-q", "-t", "ext4", "-b", str(_BLOCK), "-I", "256", "-i", str(_INODE_RATIO)),
+        *("-m", "1", "-O", _EXT4_FEATURES, "-U", str(identity), "-L", "root"),
+        *("-E", ",".join(options)),
+        *("-d", tar, disk, str(partition.size // _BLOCK)),
+    ]
+    env = {"SOURCE_DATE_EPOCH": str(epoch), "MKE2FS_CONFIG": str(_configuration(tools))}
+    try:
+        run.run(words, env=env, log=log)
+    except CommandError as error:
+        if not any(sign in error.message for sign in _FULL):
+            raise
+        raise BuildError(
+            f"the tree ({tar.stat().st_size >> 20} MiB) does not fit into the root filesystem of "
+            f"{partition.size >> 20} MiB",
+            hint="the template's `disk_size:` says how large the disk is; 1.3 times the tree is "
+            "a good measure",
+            log=log,
+        ) from None
 
 
 def make_fat(

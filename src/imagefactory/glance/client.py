@@ -246,6 +246,16 @@ class Glance:
             ) from None
 
 
+def check_configured(cloud: str) -> None:
+    """Refuse a cloud that nothing describes; no cloud is asked.
+
+    Raises:
+        UnknownCloudError: No such cloud is configured.
+        ConfigError: The configuration cannot be read.
+    """
+    _region(cloud)
+
+
 @contextlib.contextmanager
 def connect(cloud: str, timeout: float) -> Iterator[Glance]:
     """Open a connection to the image service of a cloud of clouds.yaml.

@@ -157,7 +157,7 @@ def upload(
     if not (image.tested or allow_untested):
         raise UntestedImageError(
             f"{image.name} has not passed a boot test",
-            hint="test it (`imagefactory test`), or allow it with --skip-test: "
+            hint="test it (`imagefactory test`), or allow it with --allow-untested: "
             f"the image then carries {MARK_TESTED}=no",
         )
     warnings = _check(image)

@@ -36,6 +36,20 @@ KEYRING_HINT = (
     "ubuntu-keyring for Ubuntu's (Debian has no package of them: see docs/debian.md)"
 )
 
+_HINT = "check the network and the mirror (--mirror URL takes another)"
+_HINTS = {
+    "Unable to locate package": "the template names it (`packages:`, `extra_packages:`): is it in "
+    "that release, for that architecture?",
+    "NO_PUBKEY": "the repository's `keyring:` has other keys than the one that signed it; if they "
+    "are old, update the package that brings them",
+    "is not signed": "the repository's `keyring:` says who signs it; `trusted: true` takes an "
+    "unsigned one",
+    "does not have a Release file": "is the `mirror:` without the suite, and is the `suite:` "
+    "there? `trusted: true` takes a repository that nobody signed",
+    "snapshot": "`snapshot:` needs the archive that `snapshots:` names: can it be reached?",
+}
+"""What apt says -> what to try."""
+
 _REFRESH_TIMEOUT = 240.0
 _FETCH_TIMEOUT = 1800.0
 
@@ -130,7 +144,7 @@ class Apt:
         self.architecture = architecture
         self.offline = offline
         self.pool = Pool(cache / "pool")
-        asked = f"{architecture}\n{self._sources()}{self._preferences()}"
+        asked = f"{architecture}\n{self._sources()}{preferences(self.repositories)}"
         self._root = cache / "apt" / hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     @property
@@ -339,21 +353,13 @@ class Apt:
         if not repository.valid_until:
             yield "check-valid-until=no"
 
-    def _preferences(self) -> str:
-        """What apt prefers, apt_preferences(5)."""
-        return "\n".join(
-            f"Package: *\nPin: {_pin(repository)}\nPin-Priority: {repository.priority}\n"
-            for repository in self.repositories
-            if repository.priority is not None
-        )
-
     def _prepare(self) -> None:
         try:
             for folder in ("lists/partial", "archives/partial", "etc/preferences.d"):
                 (self._root / folder).mkdir(parents=True, exist_ok=True)
             (self._root / "status").touch()
             write_whole(self._root / "apt.conf", self._settings().encode())
-            write_whole(self._root / "etc/preferences", self._preferences().encode())
+            write_whole(self._root / "etc/preferences", preferences(self.repositories).encode())
         except OSError as error:
             raise unwritable(self._root.parent.parent, error) from None
         Store(self._root.parent.parent, "apt").get(self._root.name)  # marks them as used
@@ -373,7 +379,7 @@ class Apt:
             if not Path(repository.keyring).exists():
                 raise PackageError(
                     f"the keyring {repository.keyring} does not exist",
-                    hint=KEYRING_HINT,
+                    hint=f"`keyring:` names a file of this host; {KEYRING_HINT}",
                 )
 
     def _settings(self) -> str:
@@ -425,7 +431,7 @@ class Apt:
         except CommandError as error:
             raise PackageError(
                 error.message,
-                hint="check the network and the mirror (--mirror URL takes another)",
+                hint=next((hint for sign, hint in _HINTS.items() if sign in error.message), _HINT),
                 log=log,
             ) from None
 
@@ -442,6 +448,15 @@ def _proxies_of_the_host() -> str:
 
 def _key(package: Package) -> str:
     return f"{package.sha256}.deb"
+
+
+def preferences(repositories: Iterable[Repository]) -> str:
+    """Say which repositories apt prefers, as apt_preferences(5) has it; empty: none."""
+    return "\n".join(
+        f"Package: *\nPin: {_pin(repository)}\nPin-Priority: {repository.priority}\n"
+        for repository in repositories
+        if repository.priority is not None
+    )
 
 
 def _pin(repository: Repository) -> str:

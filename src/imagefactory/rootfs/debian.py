@@ -61,6 +61,7 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
             repository=str(repository),
             architecture=plan.profile.names.deb,
             packages=tuple(package.name for package in plan.image_packages),
+            wanted=plan.wanted,
             preseed=recipe.preseed,
             exclude=recipe.exclude,
             include=recipe.include,
@@ -146,6 +147,7 @@ def _base_key(plan: BuildPlan, recipe: DebianTree, epoch: int) -> str:
     """Digest of all that decides the tree before its customisation."""
     content = {
         "packages": [package.sha256 for package in plan.image_packages],
+        "wanted": plan.wanted,
         "preseed": recipe.preseed,
         "exclude": [recipe.exclude, recipe.include],
         "epoch": epoch,
@@ -203,6 +205,8 @@ def _generated_files(plan: BuildPlan, recipe: DebianTree) -> tuple[WholeFile, ..
     }
     # Even if it is empty: mmdebstrap left one that names this build's directory.
     files["etc/apt/sources.list"] = plan.sources_list
+    if plan.apt_preferences:
+        files["etc/apt/preferences.d/imagefactory"] = plan.apt_preferences
     return (
         *(WholeFile(path, content) for path, content in files.items()),
         *itertools.chain.from_iterable(map(_files_of_user, recipe.users)),

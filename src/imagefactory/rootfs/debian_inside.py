@@ -17,6 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+from debian.deb822 import Packages
 from pydantic import TypeAdapter
 
 from imagefactory import run
@@ -34,6 +35,8 @@ class Base:
     repository: str
     architecture: str
     packages: tuple[str, ...]
+    wanted: tuple[str, ...]
+    """Those that somebody asked for, names or apt's patterns; the others came with them."""
     preseed: tuple[str, ...]
     exclude: tuple[str, ...]
     include: tuple[str, ...]
@@ -167,6 +170,15 @@ def _bootstrap(base: Base, tree: Path, env: dict[str, str]) -> None:
         answers = Path(base.repository) / "preseed"
         answers.write_text("".join(f"{line}\n" for line in base.preseed), encoding="utf-8")
         hooks += [f'--essential-hook=chroot "$1" debconf-set-selections <{_SHOWN}/preseed']
+    # apt takes all of them for wanted, as all were named: its autoremove would spare for ever
+    # what nothing needs any more. This machine's apt, with the tree's settings, says otherwise.
+    for mark, names in (("auto", base.packages), ("manual", _asked_for(base))):
+        listed = Path(base.repository) / mark
+        listed.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        hooks.append(
+            '--customize-hook=APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" '
+            f"xargs -a {_SHOWN}/{mark} -d '\\n' apt-mark {mark}"
+        )
     with mounted(_SHOWN, "--bind", base.repository):
         _install(base, hooks, tree, env)
     with rooted(tree):
@@ -183,6 +195,19 @@ def _link_initramfs(chroot: Chroot) -> None:
         kernel = link.readlink().name
         version = kernel.partition("-")[2]
         chroot.run(["linux-update-symlinks", "install", version, f"/boot/{kernel}"])
+
+
+def _asked_for(base: Base) -> list[str]:
+    """Name the packages that were asked for, those too that provide what was asked for."""
+    held = {*base.packages}
+    names = [name for name in base.wanted if name in held or name.startswith("?")]
+    provided = {*base.wanted} - {*names}
+    with (Path(base.repository) / "Packages").open(encoding="utf-8") as index:
+        for stanza in Packages.iter_paragraphs(index, use_apt_pkg=False):
+            groups = stanza.relations["provides"] or ()
+            if provided & {entry["name"] for group in groups for entry in group}:
+                names.append(stanza["Package"])
+    return names
 
 
 def _install(base: Base, hooks: list[str], tree: Path, env: dict[str, str]) -> None:
@@ -260,6 +285,8 @@ def _make_way(path: Path) -> None:
 
 def _settle(spec: Spec, chroot: Chroot) -> None:
     with rooted(chroot.tree):
+        for line in Path("/etc/fstab").read_text(encoding="utf-8").splitlines():
+            Path(line.split()[1]).mkdir(parents=True, exist_ok=True)  # where `mount -a` mounts
         zone = Path("/etc/localtime")
         zone.unlink(missing_ok=True)
         zone.symlink_to(f"/usr/share/zoneinfo/{spec.timezone}")
@@ -331,7 +358,8 @@ def _first_line(text: str) -> str:
 
 
 def _systemctl(action: Action, chroot: Chroot) -> None:
-    chroot.run(["systemctl", action.what, "--", *action.to.split()])
+    words = ["systemctl", action.what, "--", *action.to.split()]
+    chroot.run(words, called=f"`{action.what}: {action.to}`")
 
 
 _ACTIONS = {"copy": _copy, "script": _script, "run": _run, "systemctl": _systemctl}

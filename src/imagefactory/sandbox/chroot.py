@@ -144,7 +144,8 @@ def follow(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
         for line in process.stderr or ():
             sys.stderr.write(line)
             last = [*last[1 - _LAST_LINES :], line.rstrip()]
-            if line.startswith("I: ") and line.rstrip().endswith("..."):
+            # Of a signal it speaks when something has failed: no progress.
+            if line.startswith("I: ") and line.endswith("...\n") and "signal" not in line:
                 tell("progress", line[3:].strip(" .\n"))
         process.wait()
     sys.stderr.flush()

@@ -183,7 +183,8 @@ def _is_static(program: Path) -> bool:
 
 def _no_private_binfmt() -> str:
     """Return why there is no private binfmt_misc; empty when there is one."""
-    command = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "sh", "-c"]
+    command = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork"]
+    command += ["--kill-child", "sh", "-c"]
     attempt = 'mount -t binfmt_misc none "$0" && test -w "$0/register"'
     with tempfile.TemporaryDirectory(prefix="imagefactory-") as directory:
         try:

@@ -24,8 +24,12 @@ IDS = 1 << 16
 
 _NAMESPACES = ("--user", "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child")
 _READY = "ready"
-_WAIT = f'echo {_READY}; read -r _ && exec "$@"'
-"""The first process inside: it waits until its user numbers have been mapped from outside."""
+_WAIT = f'echo {_READY}; read -r _ && exec setpriv --pdeathsig KILL "$@"'
+"""The first process inside: it waits until its user numbers have been mapped from outside.
+
+Only then it gains its capabilities, and the kernel forgets at such an exec what --kill-child had
+asked for, prctl(2) PR_SET_PDEATHSIG: it is asked once more.
+"""
 
 Listener = Callable[[str, str], None]
 
