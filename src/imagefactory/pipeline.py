@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,9 @@ BUILDERS: dict[str, Callable[[BuildPlan, Workshop], RootTree]] = {
     "debian": debian.build_tree,
 }
 """A template's `builder:` -> what makes its tree."""
+
+_FULL = 32 << 20
+"""Free bytes of a disk that something has failed on because it is full."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +173,8 @@ def _log_kept(work: Path, plan: BuildPlan, catalog: Catalog) -> Iterator[None]:
     try:
         yield
     except ImageFactoryError as error:
+        if not error.hint and shutil.disk_usage(work).free < _FULL:
+            error.hint = f"the disk of {work} is full: make room, or choose another --catalog"
         kept = error.log and error.log.exists() and error.log.is_relative_to(work)
         if error.log and kept and not run.interrupted():
             evidence = work / "result/boot"

@@ -413,7 +413,8 @@ def test_a_maintainer_script_that_fails_is_told(own: Own) -> None:
     scripts = {"postinst": "#!/bin/sh\necho the reason >&2\nexit 1\n"}
     own.deb("failing", {"usr/share/failing": b"x"}, architecture="all", scripts=scripts)
     said = build_fails(own, 6)
-    assert "mmdebstrap failed" in said
+    assert "mmdebstrap failed with status 25: dpkg: error processing package failing" in said
+    assert "post-installation script" in said
     log = kept_log(own)
     assert "the reason" in log
     assert "failing" in log

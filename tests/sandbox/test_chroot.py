@@ -134,3 +134,21 @@ def test_progress_is_told_as_it_comes_and_a_failure_with_its_last_words(
     assert inside.heard == [("progress", "unpacking things")]
     assert "E: why" in caught.value.message
     assert "out\n" in inside.log.read_text()
+
+
+def test_what_dpkg_complains_of_is_told_before_a_whole_command_line(inside: Inside) -> None:
+    said = (
+        "dpkg: error processing package x (--configure):",
+        " installed x package post-installation script subprocess returned error exit status 1",
+        "Processing triggers for y",
+        f"E: apt-get {'name ' * 200}failed",
+        "I: main() received signal PIPE: waiting for setup...",
+    )
+    script = "".join(f"echo '{line}' >&2; " for line in said) + "exit 25"
+    with pytest.raises(BuildError, match="status 25: dpkg: error processing package x") as caught:
+        inside.run(
+            f"{HEADER}try:\n    follow(['sh', '-c', {script!r}], env={{}})\n"
+            "except CommandError as error:\n    tell('failure', error.message); sys.exit(1)\n"
+        )
+    assert inside.heard == []
+    assert caught.value.message.splitlines()[1:] == [said[1].strip()]

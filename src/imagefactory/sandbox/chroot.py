@@ -30,6 +30,13 @@ _TIMEOUT = 3600.0
 
 _LAST_LINES = 12
 
+_SAYS_MORE = "dpkg: error"
+_ERRORS = (_SAYS_MORE, "E: ")
+"""How lines begin that tell what is wrong; dpkg's go on in the next line."""
+
+_LONG = 400
+"""Characters from which on a line is a command with all its arguments."""
+
 
 @dataclass(frozen=True)
 class Chroot:
@@ -140,10 +147,15 @@ def follow(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
         CommandError: It failed.
     """
     last: list[str] = []
+    told: list[str] = []
     with run.started(argv, env=env, stdout=sys.stderr.buffer, stderr=run.PIPE) as process:
         for line in process.stderr or ():
             sys.stderr.write(line)
+            if last and last[-1].startswith(_SAYS_MORE):
+                told.append(line.strip())
             last = [*last[1 - _LAST_LINES :], line.rstrip()]
+            if line.startswith(_ERRORS) and len(line) < _LONG:
+                told.append(line.strip())
             # Of a signal it speaks when something has failed: no progress.
             if line.startswith("I: ") and line.endswith("...\n") and "signal" not in line:
                 tell("progress", line[3:].strip(" .\n"))
@@ -151,4 +163,7 @@ def follow(argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
     sys.stderr.flush()
     if process.returncode:
         name = Path(argv[0]).name
-        raise CommandError(f"{name} failed with status {process.returncode}: " + "\n".join(last))
+        raise CommandError(
+            f"{name} failed with status {process.returncode}: "
+            + "\n".join(told[:_LAST_LINES] or last)
+        )
