@@ -76,8 +76,9 @@ def test_each_example_in_yaml_is_what_the_program_reads(
     if named:
         kind, name = named.groups()
         write(tmp_path / kind / f"{name}.yaml", example)
-        found = template.load_all(path) if kind == "templates" else ArchProfiles.load(path).names
-        assert name in found, page
+        templates, mistakes = template.load_each(path)
+        assert mistakes == (), page
+        assert name in (templates if kind == "templates" else ArchProfiles.load(path).names), page
     elif "mirrors" in content:
         write(tmp_path / "imagefactory/mirrors.yaml", example)
         assert Mirrors.chosen([]).rules

@@ -41,14 +41,15 @@ def put(directory: Path, name: str, content: str) -> SearchPath:
 
 
 def test_every_shipped_template_is_right_and_named_like_its_file() -> None:
-    found = template.load_all(SHIPPED)
+    found, mistakes = template.load_each(SHIPPED)
+    assert mistakes == ()
     assert "minimal" in found
     assert all(name == image.name == file.stem for name, (image, file) in found.items())
 
 
 def test_shipped_templates_name_only_architectures_that_have_a_profile() -> None:
     known = ArchProfiles.load(SHIPPED).names
-    for image, file in template.load_all(SHIPPED).values():
+    for image, file in template.load_each(SHIPPED)[0].values():
         named = {*(image.architectures or ())}
         named |= {name for case in image.tests for name in case.architectures or ()}
         assert named <= {*known}, file
@@ -70,7 +71,7 @@ def test_a_copy_under_its_own_name_adds_an_image(tmp_path: Path) -> None:
     path = put(tmp_path, "mine", copy)
     image, file = template.load(path, "mine")
     assert (image.name, file) == ("mine", tmp_path / "templates" / "mine.yaml")
-    assert {"mine", "minimal"} <= template.load_all(path).keys()
+    assert {"mine", "minimal"} <= template.load_each(path)[0].keys()
 
 
 def test_a_copy_under_the_same_name_takes_the_shipped_ones_place(tmp_path: Path) -> None:

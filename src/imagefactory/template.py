@@ -436,20 +436,14 @@ class ImageTemplate(Model):
         return tests
 
 
-def load_all(path: SearchPath) -> dict[str, tuple[ImageTemplate, Path]]:
-    """Read every template on the search path: name -> template and its file.
-
-    Raises:
-        YamlMistakesError: A template has mistakes.
-        ConfigError: A file is named unlike its template.
-    """
-    return {name: _load(file, path) for name, file in path.yaml_files("templates").items()}
-
-
 def load_each(
     path: SearchPath,
 ) -> tuple[dict[str, tuple[ImageTemplate, Path]], tuple[ConfigError, ...]]:
-    """Read every template that can be read, and tell what is wrong with the others."""
+    """Read every template that can be read, and tell what is wrong with the others.
+
+    Returns:
+        Name -> template and its file; the mistakes.
+    """
     found, mistakes = {}, []
     for name, file in path.yaml_files("templates").items():
         try:
