@@ -82,6 +82,8 @@ class CloudError(ImageFactoryError):
     """Glance or Keystone refused, or the cloud's answer was not what was sent."""
 
     exit_code = 8
+    transient = False
+    """Whether the same may succeed in a moment: the wire, or the cloud's own trouble."""
 
 
 class PropertyError(ConfigError):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -27,6 +28,7 @@ import requests
 from filelock import FileLock
 from ruamel.yaml import YAML
 
+from imagefactory.data import cache_directory
 from imagefactory.run import run, started
 from tests.glance.service import COMMON_ROLES, ROLES
 
@@ -185,6 +187,35 @@ class GlanceCloud:
         """Download an image."""
         return self._call("GET", f"/v2/images/{image_id}/file", cloud, {}).content
 
+    def patch(self, image_id: str, operations: list[dict[str, Any]], cloud: str = "member") -> None:
+        """Change an image's record, as an operator would."""
+        kind = "application/openstack-images-v2.1-json-patch"
+        headers = {"X-Auth-Token": self.token(cloud), "Content-Type": kind}
+        url = f"{self.endpoint}/v2/images/{image_id}"
+        text = json.dumps(operations)
+        answer = requests.patch(url, data=text, headers=headers, timeout=PATIENCE)
+        answer.raise_for_status()
+
+    def create(self, **fields: object) -> str:
+        """Make a record without data, and return its id."""
+        record: dict[str, Any] = {"disk_format": "qcow2", "container_format": "bare", **fields}
+        headers = {"X-Auth-Token": self.token("member")}
+        url = f"{self.endpoint}/v2/images"
+        answer = requests.post(url, json=record, headers=headers, timeout=PATIENCE)
+        answer.raise_for_status()
+        return str(answer.json()["id"])
+
+    def host_of_uploads(self) -> str:
+        """Return the name by which this host's uploads know each other."""
+        return (cache_directory() / "uploads/host").read_text()
+
+    @contextlib.contextmanager
+    def another_host(self) -> Iterator[None]:
+        """Upload as another host would, which has no lock in common with this one."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(self.clouds_yaml.parent / "another"))
+            yield
+
     def delete(self, image_id: str) -> None:
         """Delete an image as the administrator."""
         self._call("DELETE", f"/v2/images/{image_id}", "admin", {})
@@ -206,6 +237,7 @@ def cloud_at(
         monkeypatch.delenv(name)
     for files in ("CONFIG_FILES", "SECURE_FILES"):  # those of the user and of the host
         monkeypatch.setattr(f"openstack.config.loader.{files}", [])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(directory / "cache"))
     cloud = GlanceCloud(endpoint, directory / "clouds.yaml")
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds_yaml))
     for name in ("member", "other", "admin"):
@@ -214,8 +246,9 @@ def cloud_at(
         yield cloud
     finally:
         for project in (cloud.project, f"not-{cloud.project}"):
-            for image in cloud.images("admin", owner=project):
-                cloud.delete(image["id"])
+            for hidden in ("false", "true"):
+                for image in cloud.images("admin", owner=project, os_hidden=hidden):
+                    cloud.delete(image["id"])
 
 
 @pytest.fixture(scope="session")

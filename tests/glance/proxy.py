@@ -24,18 +24,26 @@ def cut(_piece: bytes) -> None:
 
 
 @contextlib.contextmanager
-def bad_wire(endpoint: str, damage: Damage, *, after: int) -> Iterator[str]:
-    """Forward connections; the piece that passes byte ``after`` of the first one is damaged.
+def bad_wire(
+    endpoint: str, damage: Damage, *, after: int, times: int | None = None
+) -> Iterator[str]:
+    """Forward connections; the piece that passes byte ``after`` of each is damaged.
 
-    Requests without an image's data are far too short to reach it.
+    Requests without an image's data are far too short to reach it. With ``times``, only so many
+    connections are bad.
     """
+    left = iter(range(times)) if times is not None else None
+
+    def damage_while_bad(piece: bytes) -> bytes | None:
+        return damage(piece) if left is None or next(left, None) is not None else piece
+
     target = urlsplit(endpoint)
     assert target.hostname is not None
     assert target.port is not None
     address = (target.hostname, target.port)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(
-            target=_accept, args=(listener, address, damage, after), daemon=True
+            target=_accept, args=(listener, address, damage_while_bad, after), daemon=True
         ).start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 

@@ -14,9 +14,11 @@ import pytest
 from imagefactory.arch import ArchProfile, ArchProfiles
 from imagefactory.data import SearchPath, shipped_directory
 from imagefactory.errors import CloudError, ConfigError, ImageFactoryError, PropertyError
+from imagefactory.glance import upload as uploads
 from imagefactory.glance.client import UnknownCloudError
 from imagefactory.glance.inspect import UnsafeDiskError
-from imagefactory.glance.upload import NewImage, UntestedImageError, Uploaded, upload
+from imagefactory.glance.target import Rotation
+from imagefactory.glance.upload import Manner, NewImage, UntestedImageError, Uploaded
 from imagefactory.properties import derive
 from imagefactory.run import run
 from tests.glance.cloud import GlanceCloud, cloud_at, running_glance
@@ -39,7 +41,15 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def image(disk: Path) -> NewImage:
-    return new_image(disk)
+    return dataclasses.replace(
+        new_image(disk),
+        dated_name="minimal-{date}-{digest}",
+        marker={
+            **new_image(disk).marker,
+            "imagefactory_digest": DIGEST.format(1),
+            "imagefactory_built": BUILT.format(1),
+        },
+    )
 
 
 def new_image(disk: Path, profile: ArchProfile = AARCH64) -> NewImage:
@@ -54,6 +64,28 @@ def new_image(disk: Path, profile: ArchProfile = AARCH64) -> NewImage:
         },
         tested=True,
     )
+
+
+DIGEST = "{:064x}"
+BUILT = "2026010{}T000000Z"
+
+
+def build(image: NewImage, directory: Path, number: int) -> NewImage:
+    """The same image, built on another day: other bytes, another digest."""
+    return dataclasses.replace(
+        image,
+        disk=qcow2(directory / f"{number}.qcow2", seed=number),
+        dated_name="minimal-{date}-{digest}",
+        marker={
+            **image.marker,
+            "imagefactory_digest": DIGEST.format(number),
+            "imagefactory_built": BUILT.format(number),
+        },
+    )
+
+
+def upload(image: NewImage, *, cloud: str, attempts: int = 1, **manner: Any) -> Uploaded:
+    return uploads.upload(image, cloud=cloud, manner=Manner(attempts=attempts, **manner))
 
 
 def refused(error: type[ImageFactoryError], call: Callable[[], Uploaded]) -> ImageFactoryError:
@@ -120,19 +152,149 @@ def test_a_second_upload_sends_nothing(glance_cloud: GlanceCloud, image: NewImag
     assert len(glance_cloud.images()) == 1
 
 
-@pytest.mark.parametrize("change", ["properties", "bytes", "name"])
-def test_an_image_that_differs_in_anything_is_sent(
-    glance_cloud: GlanceCloud, image: NewImage, tmp_path: Path, change: str
+def test_the_same_bytes_with_another_record_are_brought_in_line_and_not_sent(
+    glance_cloud: GlanceCloud, image: NewImage
 ) -> None:
-    upload(image, cloud="member")
-    changed = {
-        "properties": {"properties": {**image.properties, "hw_disk_bus": "scsi"}},
-        "bytes": {"disk": qcow2(tmp_path / "other.qcow2", seed=2)},
-        "name": {"name": "minimal"},
-    }
-    other = dataclasses.replace(image, **changed[change])  # type: ignore[arg-type]
-    assert upload(other, cloud="member").sent
-    assert len(glance_cloud.images()) == 2
+    first = upload(image, cloud="member")
+    properties = {**image.properties, "hw_disk_bus": "scsi", "hw_rng_model": "virtio"}
+    del properties["hw_video_model"]
+    other = dataclasses.replace(
+        image, name="renamed", properties={**properties, "min_ram": "300"}, visibility="shared"
+    )
+    glance_cloud.patch(first.id, [{"op": "add", "path": "/an_operators_own", "value": "stays"}])
+
+    second = upload(other, cloud="member")
+
+    (record,) = glance_cloud.images()
+    assert (second.id, second.sent) == (first.id, False)
+    assert record["name"] == "renamed"
+    assert (record["min_ram"], record["hw_disk_bus"]) == (300, "scsi")
+    assert (record["hw_rng_model"], record["visibility"]) == ("virtio", "shared")
+    assert "hw_video_model" not in record, "what we set once and want no more is removed"
+    assert record["an_operators_own"] == "stays"
+    assert upload(other, cloud="member").steps == ()
+
+
+def test_a_new_build_takes_the_name_when_it_is_good_and_the_old_one_is_hidden(
+    glance_cloud: GlanceCloud, image: NewImage, tmp_path: Path
+) -> None:
+    first = upload(image, cloud="member")
+    newer = build(image, tmp_path, 2)
+    names_while_sending: list[list[tuple[str, str]]] = []
+
+    def look(_sent: int, _total: int) -> None:
+        now = glance_cloud.images(name=image.name)
+        names_while_sending.append([(one["id"], one["status"]) for one in now])
+
+    second = upload(newer, cloud="member", progress=look)
+
+    assert names_while_sending, "the sending was watched"
+    assert all(seen == [(first.id, "active")] for seen in names_while_sending)
+    assert [one["id"] for one in glance_cloud.images()] == [second.id]
+    (old,) = glance_cloud.images(os_hidden="true")
+    assert (old["id"], old["name"]) == (first.id, newer.dated(BUILT.format(1), DIGEST.format(1)))
+    assert "imagefactory_lease" not in glance_cloud.image(second.id)
+
+
+@pytest.mark.parametrize("old", ["rename", "hide", "deactivate"])
+def test_old_builds_are_treated_as_asked_and_go_when_their_time_is_over(
+    glance_cloud: GlanceCloud, image: NewImage, tmp_path: Path, old: str
+) -> None:
+    rotation = Rotation.model_validate({"old": old, "keep": 1})
+    ids = [
+        upload(build(image, tmp_path, number), cloud="admin", rotation=rotation).id
+        for number in (1, 2, 3)
+    ]
+    shown = {one["id"]: one for one in glance_cloud.images("admin")}
+    hidden = {one["id"]: one for one in glance_cloud.images("admin", os_hidden="true")}
+    assert {*shown, *hidden} == {*ids[1:]}, "the oldest is gone"
+    kept = {**shown, **hidden}[ids[1]]
+    assert kept["os_hidden"] is (old == "hide")
+    assert kept["status"] == ("deactivated" if old == "deactivate" else "active")
+    assert kept["name"] != image.name
+    assert shown[ids[2]]["name"] == image.name
+
+
+def test_an_older_build_can_be_brought_back(
+    glance_cloud: GlanceCloud, image: NewImage, tmp_path: Path
+) -> None:
+    rotation = Rotation(old="deactivate")
+    first = upload(build(image, tmp_path, 1), cloud="admin", rotation=rotation)
+    upload(build(image, tmp_path, 2), cloud="admin", rotation=rotation)
+    again = upload(build(image, tmp_path, 1), cloud="admin", rotation=rotation)
+    assert (again.id, again.sent) == (first.id, False)
+    record = glance_cloud.image(first.id)
+    assert (record["name"], record["status"], record["os_hidden"]) == (image.name, "active", False)
+
+
+def test_a_protected_image_and_strangers_stay(
+    glance_cloud: GlanceCloud, image: NewImage, tmp_path: Path
+) -> None:
+    stranger = glance_cloud.create(name=image.name)
+    oldest = upload(build(image, tmp_path, 1), cloud="member")
+    upload(build(image, tmp_path, 2), cloud="member")
+    glance_cloud.patch(oldest.id, [{"op": "replace", "path": "/protected", "value": True}])
+
+    last = upload(build(image, tmp_path, 3), cloud="member", rotation=Rotation(keep=0))
+
+    assert any(oldest.id in text and "protected" in text for text in last.left)
+    left = {one["id"] for one in glance_cloud.images()}
+    left |= {one["id"] for one in glance_cloud.images(os_hidden="true")}
+    assert left == {stranger, oldest.id, last.id}
+    glance_cloud.patch(oldest.id, [{"op": "replace", "path": "/protected", "value": False}])
+
+
+def test_a_dry_run_tells_the_steps_and_takes_none(
+    glance_cloud: GlanceCloud, image: NewImage, tmp_path: Path
+) -> None:
+    first = upload(image, cloud="member")
+    before = glance_cloud.image(first.id)
+    planned = upload(
+        build(image, tmp_path, 2), cloud="member", rotation=Rotation(keep=0), dry_run=True
+    )
+    told = "\n".join(planned.steps)
+    assert "send the image" in told
+    assert f"delete {first.id}" in told
+    assert glance_cloud.image(first.id) == before
+    assert len(glance_cloud.images()) == 1
+
+
+def test_what_a_killed_run_has_left_is_removed_by_the_next(
+    glance_cloud: GlanceCloud, image: NewImage
+) -> None:
+    ours = upload(image, cloud="member")
+    host = glance_cloud.host_of_uploads()
+    marks = {name: image.marker[name] for name in ("imagefactory_image", "imagefactory_arch")}
+    far = "29990101T000000Z"
+    left = glance_cloud.create(name="half", imagefactory_lease=f"{host} {far}", **marks)
+    others = glance_cloud.create(name="theirs", imagefactory_lease=f"another {far}", **marks)
+    long_gone = glance_cloud.create(
+        name="gone", imagefactory_lease="another 20200101T000000Z", **marks
+    )
+    unmarked = glance_cloud.create(name="foreign")
+
+    again = upload(image, cloud="member")
+
+    assert {one["id"] for one in glance_cloud.images()} == {ours.id, others, unmarked}
+    assert len([step for step in again.steps if step.startswith("delete")]) == 2
+    assert any(others in text and "is sending it" in text for text in again.left)
+    assert {left, long_gone}.isdisjoint({one["id"] for one in glance_cloud.images()})
+
+
+def test_two_runs_at_once_leave_one_image(glance_cloud: GlanceCloud, image: NewImage) -> None:
+    """Runs of one host wait for each other; those of another, which has no lock of ours, cannot."""
+    second: list[Uploaded] = []
+
+    def meanwhile(sent: int, total: int) -> None:
+        if sent == total and not second:
+            with glance_cloud.another_host():
+                second.append(upload(image, cloud="member"))
+
+    first = upload(image, cloud="member", progress=meanwhile)
+    (record,) = glance_cloud.images()
+    assert {first.id, second[0].id} == {record["id"]}
+    assert record["name"] == image.name
+    assert glance_cloud.images(os_hidden="true") == []
 
 
 @pytest.mark.parametrize("damage", [flip, cut], ids=["flipped", "cut"])
@@ -146,6 +308,21 @@ def test_what_the_wire_damages_is_not_left_in_the_cloud(
     assert ("holds other bytes" if damage is flip else "broke the connection") in error.message
     assert glance_cloud.images() == []
     assert upload(image, cloud="member").sent, "the next upload succeeds"
+
+
+@pytest.mark.parametrize("damage", [flip, cut], ids=["flipped", "cut"])
+def test_what_the_wire_damages_is_sent_again(
+    glance_cloud: GlanceCloud, image: NewImage, damage: Callable[[bytes], bytes | None]
+) -> None:
+    told: list[str] = []
+    with bad_wire(glance_cloud.endpoint, damage, after=1_500_000, times=2) as endpoint:
+        glance_cloud.add("bad", endpoint=endpoint)
+        done = upload(image, cloud="bad", attempts=3, announce=told.append)
+    (record,) = glance_cloud.images()
+    assert (record["id"], record["status"], record["name"]) == (done.id, "active", image.name)
+    assert glance_cloud.data(done.id) == image.disk.read_bytes()
+    assert told
+    assert all("; again in " in text for text in told)
 
 
 def test_ctrl_c_leaves_no_image(glance_cloud: GlanceCloud, image: NewImage) -> None:
@@ -241,7 +418,9 @@ def test_an_untested_image_that_is_allowed_is_marked(
     untested = dataclasses.replace(image, tested=False)
     uploaded = upload(untested, cloud="member", allow_untested=True)
     assert glance_cloud.image(uploaded.id)["imagefactory_tested"] == "no"
-    assert upload(image, cloud="member").sent, "the tested image is another image"
+    tested = upload(image, cloud="member")
+    assert (tested.id, tested.sent) == (uploaded.id, False)
+    assert glance_cloud.image(uploaded.id)["imagefactory_tested"] == "yes"
 
 
 def test_a_member_may_not_publish_and_the_verified_image_stays_private(

@@ -23,10 +23,13 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(30 * MINUTES)]
 
 PROFILES = ArchProfiles.load(SearchPath((shipped_directory(),)))
 HOST = PROFILES.get(os.uname().machine)
-FOREIGN = next(name for name in ("aarch64", "x86_64") if name != HOST.name)
+FOREIGN = next(name for name in ("ppc64le", "x86_64") if name != HOST.name)
 
-PACKAGES = ", adduser, python3-minimal, systemd-sysv"
-"""Scripts of all kinds: accounts, alternatives, byte-compiled modules, units."""
+PACKAGES = ", adduser, python3-minimal, systemd-sysv, linux-base, kernel-links"
+"""Scripts of all kinds: accounts, alternatives, byte-compiled modules, units, links to kernels."""
+
+LINKS = "#!/bin/sh -e\nlinux-update-symlinks install tiny /boot/vmlinuz-tiny\n"
+"""What a kernel's package calls; the links' names are the machine's."""
 
 
 def test_a_foreign_tree_is_the_same_however_its_programs_are_run(
@@ -35,6 +38,13 @@ def test_a_foreign_tree_is_the_same_however_its_programs_are_run(
     monkeypatch.setenv("SOURCE_DATE_EPOCH", str(EPOCH))
     own = Own.beside(factory, tmp_path / "own").tiny(
         "[{run: 'id -u nobody >/opt/nobody'}]", more=PACKAGES
+    )
+    own.deb(
+        "kernel-links",
+        {"usr/share/kernel-links": b""},
+        architecture="all",
+        depends="linux-base, linux-image-tiny",
+        scripts={"postinst": LINKS},
     )
     path = SearchPath((own.directory, shipped_directory()))
     image, file = template.load(path, "tiny")
@@ -57,4 +67,6 @@ def test_a_foreign_tree_is_the_same_however_its_programs_are_run(
         assert f": {mechanism} " in tree.execution
         made[mechanism] = tree.tar
     assert compare(made["accelerated"], made["qemu-user"]) == ()
-    assert entries(made["accelerated"])["opt/nobody"].size == len("65534\n")
+    found = entries(made["accelerated"])
+    assert found["opt/nobody"].size == len("65534\n")
+    assert {"vmlinux", "vmlinuz"} & found.keys()

@@ -15,6 +15,7 @@ from imagefactory.cli.options import arch_option, json_option, proof_options, so
 from imagefactory.cli.upload import report_upload, require, upload_one
 from imagefactory.commands import complain
 from imagefactory.console import Board, out
+from imagefactory.glance.target import CloudTarget
 from imagefactory.packages.mirrors import Mirrors
 from imagefactory.progress import Stages
 from imagefactory.schedule import Schedule
@@ -153,7 +154,15 @@ def _uploader(
                 stages.announce("upload", f"{cloud}: {tenth * 10} %")
 
         with stages.stage("upload", cloud):
-            return upload_one(bench, build, cloud, progress, allow_untested=allow_untested)
+            return upload_one(
+                bench,
+                build,
+                cloud,
+                CloudTarget(),
+                progress=progress,
+                announce=lambda text: stages.announce("upload", text),
+                allow_untested=allow_untested,
+            )
 
     return upload_build
 

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import unescape
 from http import HTTPStatus
@@ -30,6 +30,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from imagefactory import __version__
 from imagefactory.errors import CloudError, ConfigError, UnknownNameError
+from imagefactory.glance.stored import Stored
 
 # Failures are told in our own errors; without a handler Python would print their warnings too.
 for _library in ("keystoneauth", "openstack"):
@@ -103,6 +104,28 @@ _CONNECTION_HINTS: tuple[tuple[type[Exception], str, str], ...] = (
     (sdk_errors.SDKException, "cannot be talked to", "check the cloud's entry in clouds.yaml"),
 )
 
+_PASSING = (
+    auth_errors.ConnectFailure,
+    auth_errors.ConnectTimeout,
+    auth_errors.RetriableConnectionFailure,
+    auth_errors.UnknownConnectionError,
+    auth_errors.DiscoveryFailure,
+    sdk_errors.ServiceDiscoveryException,
+)
+"""Errors of the wire, which may be over in a moment."""
+
+_PASSING_STATUS = frozenset(
+    {
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.TOO_EARLY,
+        HTTPStatus.TOO_MANY_REQUESTS,
+    }
+)
+
+_PAGE = 100
+"""Images that a list has at once; a cloud may give fewer (api_limit_max)."""
+
 _SECRETS = re.compile(r"pass|secret|token|key", re.IGNORECASE)
 
 
@@ -123,6 +146,7 @@ class RefusedError(CloudError):
             f"{action}: the cloud answered {self.status} {_words(response)}".rstrip(),
             hint=_STATUS_HINTS.get(self.status, "the log of the cloud's image service tells more"),
         )
+        self.transient = self.status in _PASSING_STATUS or self.status >= _SERVER_ERROR
 
 
 class Body(Protocol):
@@ -151,8 +175,8 @@ class Glance:
     timeout: float
     secrets: tuple[str, ...] = ()
 
-    def find(self, filters: Mapping[str, str]) -> list[dict[str, Any]]:
-        """List the images of one's own project with these properties and fields.
+    def find(self, filters: Mapping[str, str]) -> list[Stored]:
+        """List the images of one's own project with these properties and fields, hidden ones too.
 
         Other projects' public images, and to an administrator all images, are visible too; a
         login without a project (``admin_token``) has none that are certainly its own.
@@ -161,14 +185,27 @@ class Glance:
             project = self.connection.current_project_id
         if not project:
             return []
-        query = {**filters, "owner": project}
-        answer = self._call("GET", "/images", "the list of images", params=query)
-        return [dict(image) for image in answer.json()["images"]]
+        query = {**filters, "owner": project, "limit": str(_PAGE)}
+        return [
+            Stored.of(record)
+            for hidden in ("false", "true")
+            for record in self._pages({**query, "os_hidden": hidden})
+        ]
 
-    def get(self, image_id: str) -> dict[str, Any]:
+    def _pages(self, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        marker: dict[str, str] = {}
+        while True:
+            answer = self._call("GET", "/images", "the list of images", params={**query, **marker})
+            images = answer.json()["images"]
+            yield from images
+            if "next" not in answer.json():
+                return
+            marker = {"marker": images[-1]["id"]}
+
+    def get(self, image_id: str) -> Stored:
         """Fetch an image's record."""
         answer = self._call("GET", f"/images/{image_id}", f"image {image_id}")
-        return dict(answer.json())
+        return Stored.of(answer.json())
 
     def create(self, fields: Mapping[str, object]) -> None:
         """Create the record of an image that has no data yet."""
@@ -193,15 +230,30 @@ class Glance:
             redirect=False,
         )
 
-    def set_visibility(self, image_id: str, visibility: str) -> None:
-        """Say who sees an image."""
+    def amend(self, image_id: str, operations: Sequence[Mapping[str, Any]], action: str) -> None:
+        """Change an image's record: a JSON patch (RFC 6902), all of it or nothing."""
         self._call(
             "PATCH",
             f"/images/{image_id}",
-            f"making image {image_id} {visibility}",
-            json=[{"op": "replace", "path": "/visibility", "value": visibility}],
+            action,
+            json=list(operations),
             headers={"Content-Type": "application/openstack-images-v2.1-json-patch"},
         )
+
+    def activate(self, image_id: str, *, active: bool) -> None:
+        """Deactivate an image, so that only administrators can read it, or take that back."""
+        verb = "reactivate" if active else "deactivate"
+        self._call("POST", f"/images/{image_id}/actions/{verb}", f"{verb} image {image_id}")
+
+    def offer(self, image_id: str, projects: Sequence[str]) -> None:
+        """Make projects members of a shared image; those that are stay what they are."""
+        path = f"/images/{image_id}/members"
+        answer = self._call("GET", path, f"the members of image {image_id}")
+        known = {member["member_id"] for member in answer.json()["members"]}
+        for project in projects:
+            if project not in known:
+                action = f"offering image {image_id} to the project {project}"
+                self._call("POST", path, action, json={"member": project})
 
     def delete(self, image_id: str) -> None:
         """Delete an image; one that is not there any more is no error.
@@ -240,10 +292,12 @@ class Glance:
             what, hint = _describe(error)
             endpoint = self.connection.config.get_endpoint("image")
             words = str(error) + (f" ({endpoint})" if endpoint else "")
-            raise CloudError(
+            failure = CloudError(
                 f"{action}: the cloud {self.cloud!r} {what}: {_clean(words, self.secrets)}",
                 hint=hint,
-            ) from None
+            )
+            failure.transient = isinstance(error, _PASSING)
+            raise failure from None
 
 
 def check_configured(cloud: str) -> None:
@@ -257,22 +311,27 @@ def check_configured(cloud: str) -> None:
 
 
 @contextlib.contextmanager
-def connect(cloud: str, timeout: float) -> Iterator[Glance]:
+def connect(cloud: str, timeout: float, region: str | None = None) -> Iterator[Glance]:
     """Open a connection to the image service of a cloud of clouds.yaml.
 
     The name ``envvars`` stands for the OS_* variables of the environment.
+
+    Args:
+        cloud: Its name.
+        timeout: Seconds of silence after which the service counts as gone.
+        region: One of the cloud's regions; unset: the one that clouds.yaml names.
 
     Raises:
         UnknownCloudError: No such cloud is configured.
         ConfigError: The configuration cannot be read.
     """
-    region = _region(cloud)
-    auth = region.config.get("auth") or {}
+    chosen = _region(cloud, region)
+    auth = chosen.config.get("auth") or {}
     secrets = tuple(
         str(value) for name, value in auth.items() if value and _SECRETS.search(str(name))
     )
     try:
-        connection = Connection(config=region)
+        connection = Connection(config=chosen)
     except (auth_errors.ClientException, sdk_errors.SDKException) as error:
         what, hint = _describe(error)
         raise CloudError(
@@ -282,12 +341,14 @@ def connect(cloud: str, timeout: float) -> Iterator[Glance]:
         yield Glance(connection, cloud, timeout, secrets)
 
 
-def _region(cloud: str) -> CloudRegion:
+def _region(cloud: str, region: str | None = None) -> CloudRegion:
     try:
         config = OpenStackConfig(app_name="imagefactory", app_version=__version__)
         known = sorted(set(config.get_cloud_names()) - {_NO_CLOUD})
         if cloud in known:
-            return config.get_one(cloud=cloud)
+            if region is None:  # the key itself would mean: none
+                return config.get_one(cloud=cloud)
+            return config.get_one(cloud=cloud, region_name=region)
     except (auth_errors.ClientException, sdk_errors.SDKException) as error:
         what, hint = _describe(error)
         raise ConfigError(

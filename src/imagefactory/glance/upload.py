@@ -1,36 +1,73 @@
-"""Upload one image: private until Glance's own hash of it is ours, and never half.
+"""Bring one image into a cloud: private until Glance's own hash of it is ours, and never half.
 
-What a reader of the cloud sees is either nothing or the whole, verified image.
+What a reader of the cloud sees is either the older build or the whole, verified new one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO
+
+from filelock import FileLock
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
 
 from imagefactory.catalog import Build
+from imagefactory.data import cache_directory
 from imagefactory.errors import CloudError, PropertyError
-from imagefactory.glance.client import Glance, connect
+from imagefactory.glance.client import Glance, RefusedError, connect
 from imagefactory.glance.inspect import inspect
+from imagefactory.glance.reconcile import (
+    Activate,
+    Amend,
+    Leave,
+    Reconciliation,
+    Remove,
+    Step,
+    Wanted,
+    lease,
+    names_set,
+    reconcile,
+)
+from imagefactory.glance.stored import (
+    MARK_ARCH,
+    MARK_BUILT,
+    MARK_DIGEST,
+    MARK_IMAGE,
+    MARK_LEASE,
+    MARK_PREFIX,
+    MARK_SET,
+    MARK_TESTED,
+    TIME_FORMAT,
+    Stored,
+)
+from imagefactory.glance.target import CloudTarget, Rotation, Visibility, fill_name
 from imagefactory.properties import validate
-
-MARK_PREFIX = "imagefactory_"
-"""Properties that begin so are ours; only images that carry them are ever touched."""
-MARK_IMAGE, MARK_ARCH = "imagefactory_image", "imagefactory_arch"
-MARK_DIGEST, MARK_TESTED = "imagefactory_digest", "imagefactory_tested"
 
 SILENCE = 600.0
 """Seconds that a cloud may take to answer; one that hashes a large image into Ceph needs many."""
 
+BUDGET = 4 * 3600.0
+"""Seconds for one image, all attempts together; after them what was begun counts as left over."""
+
 _PIECE = 1 << 20
 _HASH = "sha512"  # Glance's default hashing_algorithm
 
-Visibility = Literal["private", "shared", "community", "public"]
 Progress = Callable[[int, int], None]
 """Called with the bytes sent and the bytes there are."""
 
@@ -47,10 +84,14 @@ class NewImage:
         disk: The file.
         name: The image's name.
         properties: The set that ``properties.derive`` returns, min_disk and min_ram included.
-        marker: Our own properties, ``imagefactory_*``; the digest must be among them.
+        marker: Our own properties, ``imagefactory_*``; image, architecture and digest must be
+            among them.
         tested: The boot test has passed.
         visibility: Who sees the image once it is verified.
         disk_format: Glance's name of the file's format.
+        dated_name: The name of older builds, with ``{date}`` and ``{digest}`` of each.
+        protected: Whether Glance shall refuse to delete it.
+        members: Projects that a shared image is offered to.
     """
 
     disk: Path
@@ -60,22 +101,42 @@ class NewImage:
     tested: bool
     visibility: Visibility = "private"
     disk_format: str = "qcow2"
+    dated_name: str = "{digest}"
+    protected: bool = False
+    members: tuple[str, ...] = ()
 
     @classmethod
-    def of_build(cls, build: Build, name: str | None, visibility: Visibility) -> NewImage:
+    def of_build(cls, build: Build, target: CloudTarget, visibility: Visibility) -> NewImage:
         """Describe a build of the catalog as an image for a cloud."""
+        built = datetime.fromisoformat(str(build.manifest["built"])).astimezone(UTC)
+        date = built.strftime(TIME_FORMAT)
+        words = {
+            "image": build.image,
+            "arch": build.architecture,
+            "distro": build.properties.get("os_distro", ""),
+            "version": build.properties.get("os_version", ""),
+            "date": date,
+            "digest": build.digest[:12],
+        }
+        per_build = {"date": "{date}", "digest": "{digest}"}
+        overriding = {"min_disk": target.min_disk, "min_ram": target.min_ram}
+        numbers = {key: str(value) for key, value in overriding.items() if value is not None}
         return cls(
             disk=build.disk,
-            name=name or f"{build.image}-{build.architecture}",
-            properties=build.properties,
+            name=fill_name(target.name, words),
+            dated_name=fill_name(target.dated_name, {**words, **per_build}),
+            properties={**build.properties, **target.properties, **numbers},
             marker={
                 MARK_IMAGE: build.image,
                 MARK_ARCH: build.architecture,
                 MARK_DIGEST: build.digest,
+                MARK_BUILT: date,
             },
             tested=build.verdict == "passed",
-            visibility=visibility,
+            visibility=target.visibility or visibility,
             disk_format=str(build.manifest["disk"]["format"]),
+            protected=target.protected,
+            members=target.members,
         )
 
     @property
@@ -84,18 +145,31 @@ class NewImage:
         tested = "yes" if self.tested else "no"
         return {**self.properties, **self.marker, MARK_TESTED: tested}
 
+    def dated(self, built: str, digest: str) -> str:
+        """Return the name of a build that is not the newest."""
+        return fill_name(self.dated_name, {"date": built, "digest": digest[:12]})
+
     @property
-    def fields(self) -> dict[str, object]:
-        """The image's record as Glance keeps it: core fields have types, properties are text."""
+    def wanted(self) -> Wanted:
+        """What the cloud shall have; the file is read once for each of Glance's algorithms."""
         plain = self.all_properties
-        return {
-            **plain,
-            "name": self.name,
-            "disk_format": self.disk_format,
-            "container_format": "bare",
-            "min_disk": int(plain.get("min_disk", "0")),
-            "min_ram": int(plain.get("min_ram", "0")),
-        }
+        numbers = ("min_disk", "min_ram")
+        return Wanted(
+            name=self.name,
+            dated=self.dated,
+            size=self.disk.stat().st_size,
+            fields={
+                "disk_format": self.disk_format,
+                "container_format": "bare",
+                **{name: int(plain.get(name, "0")) for name in numbers},
+            },
+            properties={name: value for name, value in plain.items() if name not in numbers},
+            visibility=self.visibility,
+            protected=self.protected,
+            has_hash=lambda algorithm, value: (
+                bool(value) and value == _hash_of(self.disk, algorithm)
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +177,7 @@ class Uploaded:
     """An image that stands in the cloud, verified.
 
     Args:
-        id: Glance's id of it.
+        id: Glance's id of it; empty if it was only planned.
         name: Its name.
         size: The bytes of the file.
         os_hash_value: Glance's hash of it, equal to ours.
@@ -111,6 +185,8 @@ class Uploaded:
         visibility: Who sees it.
         sent: False: it had been there already and nothing was sent.
         warnings: What nova will not like.
+        steps: What was done, or would be.
+        left: What could not be done, and why.
     """
 
     id: str
@@ -121,30 +197,50 @@ class Uploaded:
     visibility: str
     sent: bool
     warnings: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
 
 
-def upload(
-    image: NewImage,
-    *,
-    cloud: str,
-    allow_untested: bool = False,
-    progress: Progress | None = None,
-    timeout: float = SILENCE,
-) -> Uploaded:
-    """Bring an image into a cloud, unless the same one is there already.
+@dataclass(frozen=True)
+class Manner:
+    """How to go about an upload.
 
-    The image is created private with all its properties, sent while it is hashed, fetched
-    again and compared; then it becomes visible. When anything fails before that, or on Ctrl-C,
-    the half image is deleted. When only the last step is refused (``public`` asks for an
-    administrator in most clouds) the verified image stays, private, and the next call takes
-    it up from there.
+    Attributes:
+        rotation: What becomes of older builds.
+        allow_untested: Take an image that no boot test passed; it is marked so.
+        region: One of the cloud's regions; unset: the one that clouds.yaml names.
+        progress: Told how far the sending is.
+        announce: Told of what went wrong and is tried again.
+        silence: Seconds after which a cloud that says nothing counts as gone.
+        attempts: How often what may pass is tried.
+        budget: Seconds for all attempts together.
+        dry_run: Only decide what would be done.
+    """
+
+    rotation: Rotation = field(default_factory=Rotation)
+    allow_untested: bool = False
+    region: str | None = None
+    progress: Progress | None = None
+    announce: Callable[[str], None] = lambda text: None
+    silence: float = SILENCE
+    attempts: int = 6
+    budget: float = BUDGET
+    dry_run: bool = False
+
+
+def upload(image: NewImage, *, cloud: str, manner: Manner | None = None) -> Uploaded:
+    """Bring a cloud to have this image, and no other of its name.
+
+    An image with the same bytes is brought in line, nothing is sent. Else it is created under
+    its dated name, private, sent while it is hashed, fetched again and compared; then it gets
+    its name and is seen, in one request; then older builds give up theirs. What fails in a way
+    that may pass is tried again, with what is there by then. When it fails for good before it
+    is verified, or on Ctrl-C, the half image is deleted.
 
     Args:
         image: What to upload.
         cloud: Its name in clouds.yaml; ``envvars`` for the OS_* variables.
-        allow_untested: Take an image that no boot test passed; it is marked so.
-        progress: Told how far the sending is.
-        timeout: Seconds of silence after which the cloud counts as gone.
+        manner: How.
 
     Raises:
         UntestedImageError: The image is not tested and that is not allowed.
@@ -153,40 +249,68 @@ def upload(
         ConfigError: There is no such cloud, or its configuration cannot be read.
         CloudError: The cloud refused, could not be reached, or has not what was sent.
     """
+    manner = manner or Manner()
     began = time.monotonic()
-    if not (image.tested or allow_untested):
+    if not (image.tested or manner.allow_untested):
         raise UntestedImageError(
             f"{image.name} has not passed a boot test",
             hint="test it (`imagefactory test`), or allow it with --allow-untested: "
             f"the image then carries {MARK_TESTED}=no",
         )
     warnings = _check(image)
-    with connect(cloud, timeout) as glance:
-        record = _already_there(glance, image)
-        sent = record is None
-        if record is None:
-            record = _send(glance, image, progress)
-        if record["visibility"] == "private" != image.visibility:
-            _publish(glance, record["id"], image.visibility)
-            record["visibility"] = image.visibility
+    with (
+        connect(cloud, manner.silence, manner.region) as glance,
+        _alone(f"{cloud}-{manner.region or ''}-{_of(image)}") as host,
+    ):
+        work = _Work(glance, image, image.wanted, manner, host)
+        if manner.dry_run:
+            found = work.decide()
+            record, steps = found.current, [str(step) for step in found.steps]
+        else:
+            record, steps = work.bring()
     return Uploaded(
-        id=record["id"],
-        name=record["name"],
-        size=record["size"],
-        os_hash_value=record["os_hash_value"],
+        id=record.id if record else "",
+        name=image.name,
+        size=work.wanted.size,
+        os_hash_value=record.hash if record else "",
         seconds=time.monotonic() - began,
-        visibility=record["visibility"],
-        sent=sent,
+        visibility=record.visibility if record else image.visibility,
+        sent=work.sent,
         warnings=tuple(warnings),
+        steps=tuple(steps),
+        left=tuple(work.left),
     )
+
+
+def _of(image: NewImage) -> str:
+    return f"{image.marker[MARK_IMAGE]}-{image.marker[MARK_ARCH]}"
+
+
+@contextlib.contextmanager
+def _alone(what: str) -> Iterator[str]:
+    """Keep other runs of this host away, and say who this host is.
+
+    Who shares the lock shares the name: what a run of that name has begun, and it holds no lock
+    any more, is left over. Containers that share a host's name, but no directory, do not.
+    """
+    directory = cache_directory() / "uploads"
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory / f"{what.replace('/', '_')}.lock"):
+        name = directory / "host"
+        with FileLock(directory / "host.lock"):
+            if not name.exists():
+                name.write_text(uuid.uuid4().hex, encoding="ascii")
+        yield name.read_text(encoding="ascii")
 
 
 def _check(image: NewImage) -> list[str]:
     strangers = [name for name in image.marker if not name.startswith(MARK_PREFIX)]
-    if strangers or not image.marker.get(MARK_DIGEST):
+    missing = [name for name in (MARK_IMAGE, MARK_ARCH, MARK_DIGEST) if not image.marker.get(name)]
+    if strangers or missing:
         raise PropertyError(
-            f"the marker of {image.name} must hold {MARK_DIGEST} and names that begin with "
-            f"{MARK_PREFIX} only; it holds {', '.join(image.marker) or 'nothing'}"
+            f"the marker of {image.name} must hold {MARK_IMAGE}, {MARK_ARCH}, {MARK_DIGEST} and "
+            f"names that begin with {MARK_PREFIX} only; it holds "
+            f"{', '.join(image.marker) or 'nothing'}"
         )
     warnings = validate(image.all_properties)
     virtual_size = inspect(image.disk, image.disk_format)
@@ -200,57 +324,172 @@ def _check(image: NewImage) -> list[str]:
     return warnings
 
 
-def _already_there(glance: Glance, image: NewImage) -> dict[str, Any] | None:
-    """Find an active image with our marker, the same fields and, byte for byte, the same data."""
-    size = image.disk.stat().st_size
-    marks = {**image.marker, MARK_TESTED: image.all_properties[MARK_TESTED]}
-    for record in glance.find({**marks, "status": "active"}):
-        same_fields = all(record.get(name) == value for name, value in image.fields.items())
-        if same_fields and record["size"] == size and _has_hash(record, image.disk, ""):
-            return record
-    return None
+@dataclass
+class _Work:
+    """One image and one cloud, from the first look to the last step."""
 
+    glance: Glance
+    image: NewImage
+    wanted: Wanted
+    manner: Manner
+    host: str
+    sent: bool = False
+    left: list[str] = field(default_factory=list)
 
-def _send(glance: Glance, image: NewImage, progress: Progress | None) -> dict[str, Any]:
-    # An id of our own choosing: the image can be deleted even when the answer is lost.
-    image_id = str(uuid.uuid4())
-    try:
-        glance.create({**image.fields, "id": image_id, "visibility": "private"})
-        with image.disk.open("rb") as stream:
-            data = _HashedStream(stream, progress)
-            glance.send(image_id, data)
-        record = glance.get(image_id)
-        _verify(record, image.disk, data)
-    except BaseException as error:
-        _take_back(glance, image_id, error)
-        raise
-    return record
-
-
-def _verify(record: dict[str, Any], disk: Path, data: _HashedStream) -> None:
-    if record["status"] != "active":
-        raise CloudError(
-            f"the cloud has image {record['id']} in the state {record['status']!r}, not active",
-            hint="the log of the cloud's image service tells more",
+    def bring(self) -> tuple[Stored, list[str]]:
+        """Do all that has to be done, again while what fails may pass."""
+        retrying = Retrying(
+            stop=stop_after_attempt(self.manner.attempts) | stop_after_delay(self.manner.budget),
+            wait=wait_exponential_jitter(multiplier=0.5, max=60),
+            retry=retry_if_exception(_passing),
+            before_sleep=self._tell,
+            reraise=True,
         )
-    if record["size"] != len(data) or not _has_hash(record, disk, data.digest):
-        raise CloudError(
-            f"the cloud holds other bytes than were sent: {record['size']} bytes with "
-            f"{record['os_hash_algo']} {str(record['os_hash_value'])[:16]}..., sent were "
-            f"{len(data)} bytes with {_HASH} {data.digest[:16]}...",
-            hint="something between here and the cloud's store damages data; try again",
+        return retrying(self._bring_once)
+
+    def decide(self) -> Reconciliation:
+        """Look at what the cloud has, and decide what has to be done."""
+        marks = {name: self.image.marker[name] for name in (MARK_IMAGE, MARK_ARCH)}
+        return reconcile(
+            self.wanted,
+            self.glance.find(marks),
+            self.manner.rotation,
+            datetime.now(UTC),
+            self.host,
         )
 
+    def _tell(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        pause = state.next_action.sleep if state.next_action else 0.0
+        self.manner.announce(f"{error}; again in {pause:.0f} s")
 
-def _has_hash(record: dict[str, Any], disk: Path, digest: str) -> bool:
-    """Compare Glance's hash with ours; a cloud set to another algorithm costs one more reading."""
-    algorithm = str(record["os_hash_algo"])
+    def _bring_once(self) -> tuple[Stored, list[str]]:
+        self.left.clear()
+        done: list[str] = []
+        found = self.decide()
+        self._take(found.before, done)
+        if found.current is None:
+            new_id = self._send()
+            done.append(f"sent {self.wanted.size} bytes as {new_id}")
+            # Once more: somebody else may have sent the same in the meantime.
+            found = self.decide()
+        self._take(found.present, done)
+        if found.current is None:
+            raise _wrong("the image that was sent and verified is gone")
+        if self.image.members:
+            self.glance.offer(found.current.id, self.image.members)
+        record = self.glance.get(found.current.id)
+        self._take(found.after, done)
+        return record, done
+
+    def _take(self, steps: Iterable[Step], done: list[str]) -> None:
+        for step in steps:
+            if isinstance(step, Leave):
+                self.left.append(str(step))
+                continue
+            try:
+                self._take_one(step)
+            except RefusedError as error:
+                self._forgive(step, error)
+            else:
+                done.append(str(step))
+
+    def _take_one(self, step: Step) -> None:
+        if isinstance(step, Amend):
+            action = f"changing image {step.image.id}"
+            operations = [change.operation for change in step.changes]
+            self.glance.amend(step.image.id, operations, action)
+        elif isinstance(step, Activate):
+            self.glance.activate(step.image.id, active=step.active)
+        elif isinstance(step, Remove):
+            self.glance.delete(step.image.id)
+
+    def _forgive(self, step: Step, error: RefusedError) -> None:
+        """Old images that will not go are told of; that the new one is not as it should be fails.
+
+        409: servers or volumes are made of it, in stores that know (Ceph). 403: it is protected,
+        or the role does not allow it.
+        """
+        stays = {HTTPStatus.CONFLICT, HTTPStatus.FORBIDDEN}
+        if isinstance(step, Amend) and error.status == HTTPStatus.FORBIDDEN:
+            shown = {change.path: change.value for change in step.changes}
+            if "visibility" in shown:
+                raise _unseen(error, step.image.id, str(shown["visibility"])) from None
+        if not isinstance(step, Remove | Activate) or error.status not in stays:
+            raise error
+        self.left.append(f"{step}: not done, {error.message}")
+
+    def _send(self) -> str:
+        # An id of our own choosing: the image can be deleted even when the answer is lost.
+        image_id = str(uuid.uuid4())
+        marker = self.image.marker
+        fields = {
+            **self.wanted.properties,
+            **self.wanted.fields,
+            MARK_SET: names_set(self.wanted),
+            MARK_LEASE: lease(self.host, datetime.now(UTC), self.manner.budget),
+            "id": image_id,
+            "name": self.image.dated(marker.get(MARK_BUILT, "new"), marker[MARK_DIGEST]),
+            "visibility": "private",
+        }
+        try:
+            self.glance.create(fields)
+            with self.image.disk.open("rb") as stream:
+                data = _HashedStream(stream, self.manner.progress)
+                self.glance.send(image_id, data)
+            _verify(self.glance.get(image_id), self.image.disk, data)
+        except BaseException as error:
+            _take_back(self.glance, image_id, error)
+            raise
+        self.sent = True
+        return image_id
+
+
+def _passing(error: BaseException) -> bool:
+    return isinstance(error, CloudError) and error.transient
+
+
+def _wrong(message: str) -> CloudError:
+    """What a cloud has otherwise than was sent may be as it should the next time."""
+    error = CloudError(message, hint="the log of the cloud's image service tells more")
+    error.transient = True
+    return error
+
+
+def _unseen(error: CloudError, image_id: str, visibility: str) -> CloudError:
+    return CloudError(
+        f"{error.message}; the image is complete and verified, and stays private",
+        hint=f"ask an administrator for `openstack image set --{visibility} {image_id}`, "
+        "or choose another visibility; what is there is not sent again",
+    )
+
+
+def _verify(record: Stored, disk: Path, data: _HashedStream) -> None:
+    if record.status != "active":
+        raise _wrong(f"the cloud has image {record.id} in the state {record.status!r}, not active")
+    same = record.hash == (
+        data.digest if record.hash_algorithm == _HASH else _hash_of(disk, record.hash_algorithm)
+    )
+    if record.size != len(data) or not same:
+        raise _wrong(
+            f"the cloud holds other bytes than were sent: {record.size} bytes with "
+            f"{record.hash_algorithm} {record.hash[:16]}..., sent were "
+            f"{len(data)} bytes with {_HASH} {data.digest[:16]}..."
+        )
+
+
+def _hash_of(disk: Path, algorithm: str) -> str:
+    """Return a file's hash; none by an algorithm that is not known here."""
     if algorithm not in hashlib.algorithms_available:
-        return False
-    if not digest or algorithm != _HASH:
-        with disk.open("rb") as stream:
-            digest = hashlib.file_digest(stream, algorithm).hexdigest()
-    return bool(record["os_hash_value"] == digest)
+        return ""
+    status = disk.stat()
+    return _read_hash(disk, algorithm, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _read_hash(disk: Path, algorithm: str, _size: int, _time: int) -> str:
+    with disk.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def _take_back(glance: Glance, image_id: str, error: BaseException) -> None:
@@ -268,17 +507,6 @@ def _take_back(glance: Glance, image_id: str, error: BaseException) -> None:
         error.args = (error.message,)
     else:
         error.add_note(outcome)
-
-
-def _publish(glance: Glance, image_id: str, visibility: str) -> None:
-    try:
-        glance.set_visibility(image_id, visibility)
-    except CloudError as error:
-        raise CloudError(
-            f"{error.message}; the image is complete and verified, and stays private",
-            hint=f"ask an administrator for `openstack image set --{visibility} {image_id}`, "
-            "or choose another visibility; what is there is not sent again",
-        ) from None
 
 
 class _HashedStream:

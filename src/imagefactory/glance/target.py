@@ -1,0 +1,95 @@
+"""How a cloud wants its images: format, names, who sees them, what becomes of old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from string import Formatter
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from imagefactory.arch import Name
+from imagefactory.yamlfile import Model
+
+Visibility = Literal["private", "shared", "community", "public"]
+
+NAME_WORDS = ("image", "distro", "version", "release", "arch", "date", "digest")
+"""What may stand in braces in an image's name."""
+
+
+def _pattern(text: str) -> str:
+    try:
+        words = {word for _, word, spec, how in Formatter().parse(text) if word is not None}
+    except ValueError as error:
+        raise ValueError(f"the braces of a name are wrong: {error}") from None
+    strangers = sorted(words - {*NAME_WORDS})
+    if strangers:
+        raise ValueError(
+            f"{{{strangers[0]}}} stands for nothing; known: "
+            + ", ".join(f"{{{word}}}" for word in NAME_WORDS)
+        )
+    return text
+
+
+def fill_name(pattern: str, words: Mapping[str, str]) -> str:
+    """Fill what stands in a name's braces."""
+    return pattern.format_map(words)
+
+
+NamePattern = Annotated[str, AfterValidator(_pattern), Field(min_length=1, max_length=255)]
+
+
+class Rotation(Model):
+    """What becomes of a build once the cloud has a newer one."""
+
+    old: Literal["rename", "hide", "deactivate"] = Field(
+        default="hide",
+        description="what is done to it; it always gets its dated name. hide: not in lists, "
+        "servers can still be made of it by its id; deactivate: only administrators can read it",
+    )
+    keep: int | None = Field(
+        default=None, ge=0, description="so many old ones stay, unset: all; see keep_days"
+    )
+    keep_days: float | None = Field(
+        default=None,
+        ge=0,
+        description="those built in the last days stay as well, however many there are",
+    )
+
+
+class CloudTarget(Model):
+    """One cloud that images go to."""
+
+    cloud: str | None = Field(
+        default=None, description="its name in clouds.yaml, unset: the key itself"
+    )
+    region: str | None = Field(default=None, description="one of the cloud's regions")
+    name: NamePattern = Field(
+        default="{image}-{arch}", description="of the newest build; it moves from one to the next"
+    )
+    dated_name: NamePattern = Field(
+        default="{image}-{arch}-{date}", description="of older builds, and while one is sent"
+    )
+    visibility: Visibility | None = Field(
+        default=None, description="who sees it, unset: as the template says"
+    )
+    members: tuple[str, ...] = Field(
+        default=(), description="projects (by id) that a shared image is offered to"
+    )
+    protected: bool = Field(default=False, description="Glance refuses to delete the newest build")
+    min_disk: int | None = Field(default=None, ge=0, description="GiB, in the image's place")
+    min_ram: int | None = Field(default=None, ge=0, description="MiB, in the image's place")
+    properties: dict[Name, str] = Field(
+        default={}, description="more image properties, on top of the template's"
+    )
+    rotation: Rotation = Rotation()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> CloudTarget:
+        if self.name == self.dated_name or not {"{date}", "{digest}"} & {
+            f"{{{word}}}" for _, word, _, _ in Formatter().parse(self.dated_name) if word
+        }:
+            raise ValueError("dated_name: it must tell builds apart, by {date} or {digest}")
+        if self.members and self.visibility != "shared":
+            raise ValueError("members: only an image of `visibility: shared` has members")
+        return self
