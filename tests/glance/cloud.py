@@ -28,7 +28,7 @@ import requests
 from filelock import FileLock
 from ruamel.yaml import YAML
 
-from imagefactory.data import cache_directory
+from imagefactory.glance import upload as uploads
 from imagefactory.run import run, started
 from tests.glance.service import COMMON_ROLES, ROLES
 
@@ -207,13 +207,13 @@ class GlanceCloud:
 
     def host_of_uploads(self) -> str:
         """Return the name by which this host's uploads know each other."""
-        return (cache_directory() / "uploads/host").read_text()
+        return (self.clouds_yaml.parent / "cache/uploads/host").read_text()
 
     @contextlib.contextmanager
     def another_host(self) -> Iterator[None]:
         """Upload as another host would, which has no lock in common with this one."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("XDG_CACHE_HOME", str(self.clouds_yaml.parent / "another"))
+            patch.setattr(uploads, "cache_directory", lambda: self.clouds_yaml.parent / "another")
             yield
 
     def delete(self, image_id: str) -> None:
@@ -237,7 +237,7 @@ def cloud_at(
         monkeypatch.delenv(name)
     for files in ("CONFIG_FILES", "SECURE_FILES"):  # those of the user and of the host
         monkeypatch.setattr(f"openstack.config.loader.{files}", [])
-    monkeypatch.setenv("XDG_CACHE_HOME", str(directory / "cache"))
+    monkeypatch.setattr(uploads, "cache_directory", lambda: directory / "cache")
     cloud = GlanceCloud(endpoint, directory / "clouds.yaml")
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds_yaml))
     for name in ("member", "other", "admin"):

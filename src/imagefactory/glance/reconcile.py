@@ -6,6 +6,7 @@ is. `--dry-run` shows the steps, `glance.upload` takes them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -192,7 +193,9 @@ def reconcile(
         reverse=True,
     )
     after = (
-        *(_of_twin(image) for image in twins),
+        *itertools.chain.from_iterable(
+            _gone(image, wanted, rotation, "the same bytes are there twice") for image in twins
+        ),
         *_of_old(others, wanted, rotation, now),
     )
     return Reconciliation(current, before, present, after)
@@ -246,27 +249,24 @@ def _of_leftover(image: Stored, now: datetime, host: str) -> Step:
     return Remove(image, f"{image.status}: a run that did not end has left it")
 
 
-def _of_twin(image: Stored) -> Step:
-    if image.protected:
-        return Leave(image, "the same bytes are there twice, but it is protected")
-    return Remove(image, "the same bytes are there twice")
-
-
 def _of_old(
     images: Sequence[Stored], wanted: Wanted, rotation: Rotation, now: datetime
 ) -> Iterator[Step]:
     """Decide what becomes of older builds, the newest first."""
     for number, image in enumerate(images):
         if _expired(image, number, rotation, now):
-            # It loses the name in any case: it may be in use, and stay.
-            yield from _retired(image, wanted, rotation)
-            yield (
-                Leave(image, "its time is over, but it is protected")
-                if image.protected and image.name != wanted.name
-                else Remove(image, "its time is over")
-            )
+            yield from _gone(image, wanted, rotation, "its time is over")
         else:
             yield from _retired(image, wanted, rotation)
+
+
+def _gone(image: Stored, wanted: Wanted, rotation: Rotation, why: str) -> Iterator[Step]:
+    # It gives up the name in any case: it may be in use, and stay.
+    yield from _retired(image, wanted, rotation)
+    if image.protected and not _protected_by_us(image, wanted):
+        yield Leave(image, f"{why}, but it is protected")
+    else:
+        yield Remove(image, why)
 
 
 def _expired(image: Stored, number: int, rotation: Rotation, now: datetime) -> bool:
@@ -284,7 +284,7 @@ def _retired(image: Stored, wanted: Wanted, rotation: Rotation) -> Iterator[Step
     changed = []
     if image.name == wanted.name:
         changed.append(Change("name", _dated(image, wanted), image.name))
-        if image.protected and wanted.protected:
+        if _protected_by_us(image, wanted):
             changed.append(Change("protected", False, True))
     if rotation.old == "hide" and not image.hidden:
         changed.append(Change("os_hidden", True, False))
@@ -292,6 +292,11 @@ def _retired(image: Stored, wanted: Wanted, rotation: Rotation) -> Iterator[Step
         yield Amend(image, tuple(changed), "retire")
     if rotation.old == "deactivate" and image.status == "active":
         yield Activate(image, active=False)
+
+
+def _protected_by_us(image: Stored, wanted: Wanted) -> bool:
+    """Whether its protection is the newest build's, which moves on with the name."""
+    return image.protected and wanted.protected and image.name == wanted.name
 
 
 def _dated(image: Stored, wanted: Wanted) -> str:
