@@ -17,6 +17,7 @@ from imagefactory.arch import ArchProfiles
 from imagefactory.cli import main
 from imagefactory.data import SearchPath, shipped_directory
 from imagefactory.packages.mirrors import Mirrors
+from imagefactory.settings import Settings
 from imagefactory.template import ImageTemplate
 from tests.factory import MINUTES, Factory
 from tests.glance.cloud import GlanceCloud
@@ -82,6 +83,9 @@ def test_each_example_in_yaml_is_what_the_program_reads(
     elif "mirrors" in content:
         write(tmp_path / "imagefactory/mirrors.yaml", example)
         assert Mirrors.chosen([]).rules
+    elif example.startswith("# ~/.config/imagefactory/factory.yaml\n"):
+        write(tmp_path / "imagefactory/factory.yaml", example)
+        assert set(Settings.read().targets(["all"])) == set(content["clouds"])
     elif "clouds" in content:
         write(tmp_path / "clouds.yaml", example)
         files = OpenStackConfig(config_files=[str(tmp_path / "clouds.yaml")])

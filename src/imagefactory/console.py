@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group, RenderableType
@@ -182,8 +183,11 @@ class Board:
 
 
 @contextlib.contextmanager
-def transfer(description: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar with rate and remaining time; it is told bytes sent and in all."""
+def transfers() -> Iterator[Callable[[str], AbstractContextManager[Callable[[int, int], None]]]]:
+    """Show progress bars with rate and remaining time, one for each name that is asked for.
+
+    Each is told bytes sent and in all.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -192,5 +196,10 @@ def transfer(description: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as progress:
-        task = progress.add_task(escape(description))
-        yield lambda sent, total: progress.update(task, completed=sent, total=total)
+
+        @contextlib.contextmanager
+        def one(name: str) -> Iterator[Callable[[int, int], None]]:
+            task = progress.add_task(escape(name), total=None)
+            yield lambda sent, total: progress.update(task, completed=sent, total=total)
+
+        yield one

@@ -183,6 +183,11 @@ class GlanceCloud:
         """Fetch one image's record."""
         return dict(self._call("GET", f"/v2/images/{image_id}", cloud, {}).json())
 
+    def members(self, image_id: str, cloud: str = "member") -> list[str]:
+        """List the projects that an image is offered to."""
+        answer = self._call("GET", f"/v2/images/{image_id}/members", cloud, {})
+        return [member["member_id"] for member in answer.json()["members"]]
+
     def data(self, image_id: str, cloud: str = "member") -> bytes:
         """Download an image."""
         return self._call("GET", f"/v2/images/{image_id}/file", cloud, {}).content
@@ -228,6 +233,9 @@ class GlanceCloud:
         return answer
 
 
+UNPROTECT = [{"op": "replace", "path": "/protected", "value": False}]
+
+
 @contextlib.contextmanager
 def cloud_at(
     endpoint: str, directory: Path, monkeypatch: pytest.MonkeyPatch
@@ -248,6 +256,8 @@ def cloud_at(
         for project in (cloud.project, f"not-{cloud.project}"):
             for hidden in ("false", "true"):
                 for image in cloud.images("admin", owner=project, os_hidden=hidden):
+                    if image["protected"]:
+                        cloud.patch(image["id"], UNPROTECT, "admin")
                     cloud.delete(image["id"])
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -11,18 +11,26 @@ import click
 from imagefactory import batch, cache, render
 from imagefactory.catalog import Build
 from imagefactory.cli.look import show_builds
-from imagefactory.cli.options import arch_option, json_option, proof_options, source_options
-from imagefactory.cli.upload import report_upload, require, upload_one
+from imagefactory.cli.options import (
+    arch_option,
+    config_option,
+    json_option,
+    proof_options,
+    source_options,
+)
+from imagefactory.cli.upload import deliver, delivery_row, report_upload, require
 from imagefactory.commands import complain
 from imagefactory.console import Board, out
+from imagefactory.errors import CloudError
 from imagefactory.glance.target import CloudTarget
 from imagefactory.packages.mirrors import Mirrors
 from imagefactory.progress import Stages
 from imagefactory.schedule import Schedule
+from imagefactory.settings import Settings
 from imagefactory.workbench import Workbench
 
 if TYPE_CHECKING:
-    from imagefactory.glance.upload import Uploaded
+    from imagefactory.delivery import Delivered
 
 
 @click.command(
@@ -69,7 +77,14 @@ def plan_command(
 @source_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 @click.option("--skip-test", is_flag=True, help="Do not boot it; it is marked as untested.")
-@click.option("--upload", "cloud", metavar="CLOUD", help="Upload to this cloud of clouds.yaml.")
+@click.option(
+    "--upload",
+    "clouds",
+    multiple=True,
+    metavar="CLOUD",
+    help="Upload to this cloud of factory.yaml or clouds.yaml; repeatable.",
+)
+@config_option
 @click.pass_context
 def build_command(  # noqa: PLR0913
     click_context: click.Context,
@@ -83,7 +98,8 @@ def build_command(  # noqa: PLR0913
     offline: bool,
     dry_run: bool,
     skip_test: bool,
-    cloud: str | None,
+    clouds: tuple[str, ...],
+    config: Path | None,
 ) -> int:
     """Build each IMAGE (default: minimal), boot-test it and put it into the catalog.
 
@@ -102,10 +118,10 @@ def build_command(  # noqa: PLR0913
             offline=offline,
         )
         return 0
-    if offline and cloud:
+    if offline and clouds:
         raise click.UsageError("--offline and --upload exclude each other")
-    if cloud:
-        require(cloud)  # now, and not when the builds are done
+    targets = Settings.read(config).targets(clouds)
+    require(targets)  # now, and not when the builds are done
     room_for_cache = cache.allowed_size()
     orders = batch.orders(bench, images, architectures)
     manner = batch.Manner(
@@ -113,7 +129,7 @@ def build_command(  # noqa: PLR0913
         offline=offline,
         accelerator=accelerator,
         skip_test=skip_test,
-        upload=_uploader(bench, cloud, allow_untested=skip_test) if cloud else None,
+        upload=_uploader(bench, targets, allow_untested=skip_test) if targets else None,
     )
     board = Board([order.subject for order in orders])
     with board.running():
@@ -125,8 +141,8 @@ def build_command(  # noqa: PLR0913
     else:
         show_builds([row for outcome in outcomes for row in _table_rows(outcome)])
         for outcome in outcomes:
-            if outcome.uploaded:
-                report_upload(outcome.uploaded)
+            for one in outcome.uploaded or ():
+                report_upload(one.uploaded, one.delivery.cloud)
     return next((outcome.error.exit_code for outcome in outcomes if outcome.error), 0)
 
 
@@ -136,33 +152,24 @@ def _outcome_row(outcome: batch.Outcome) -> dict[str, Any]:
         order = outcome.order
         row |= render.failure_row(order.image, order.profile.name, outcome.error)
     if outcome.uploaded:
-        row["upload"] = asdict(outcome.uploaded)
+        row["uploads"] = [delivery_row(one) for one in outcome.uploaded]
     return row
 
 
 def _uploader(
-    bench: Workbench, cloud: str, *, allow_untested: bool
-) -> Callable[[Build, Stages], Uploaded]:
-    def upload_build(build: Build, stages: Stages) -> Uploaded:
-        told = -1
-
-        def progress(sent: int, total: int) -> None:
-            nonlocal told
-            tenth = 10 * sent // max(total, 1)
-            if tenth != told:
-                told = tenth
-                stages.announce("upload", f"{cloud}: {tenth * 10} %")
-
-        with stages.stage("upload", cloud):
-            return upload_one(
-                bench,
-                build,
-                cloud,
-                CloudTarget(),
-                progress=progress,
-                announce=lambda text: stages.announce("upload", text),
-                allow_untested=allow_untested,
-            )
+    bench: Workbench, targets: Mapping[str, CloudTarget], *, allow_untested: bool
+) -> Callable[[Build, Stages], list[Delivered]]:
+    def upload_build(build: Build, stages: Stages) -> list[Delivered]:
+        with stages.stage("upload", ", ".join(targets)):
+            done = deliver(bench, [build], targets, allow_untested=allow_untested)
+        failed = [one for one in done if one.error]
+        if failed:
+            told = [f"{one.delivery.cloud}: {one.error.message}" for one in failed if one.error]
+            hints = [one.error.hint for one in failed if one.error]
+            others = len(done) - len(failed)
+            told += [f"uploaded to {others} of {len(done)} clouds"] if others else []
+            raise CloudError("; ".join(told), hint=hints[0])
+        return done
 
     return upload_build
 

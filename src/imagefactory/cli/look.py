@@ -14,6 +14,7 @@ from imagefactory.cli.options import arch_option, json_option
 from imagefactory.commands import complain
 from imagefactory.console import out
 from imagefactory.errors import ConfigError
+from imagefactory.settings import Settings
 from imagefactory.workbench import Workbench
 
 
@@ -96,12 +97,13 @@ def show_command(
 
 
 @click.command("schema")
-@click.argument("kind", type=click.Choice(["template", "arch-profile"]))
+@click.argument("kind", type=click.Choice(["template", "arch-profile", "factory"]))
 def schema_command(kind: str) -> None:
     """Print the JSON Schema of a kind of YAML file, for editors."""
     models: dict[str, type[BaseModel]] = {
         "template": template.ImageTemplate,
         "arch-profile": ArchProfile,
+        "factory": Settings,
     }
     click.echo(render.to_json(models[kind].model_json_schema()))
 

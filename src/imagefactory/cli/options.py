@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -19,6 +20,15 @@ def arch_option(command: F) -> F:
         multiple=True,
         metavar="ARCH",
         help="Architecture or alias (aarch64, arm64, ppc64el, amd64 ...), or all; repeatable.",
+    )(command)
+
+
+def config_option(command: F) -> F:
+    """Add ``--config``."""
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="The factory's clouds [default: $XDG_CONFIG_HOME/imagefactory/factory.yaml].",
     )(command)
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import ValidationError
+from rich.markup import escape
 
 from imagefactory import render, template
 from imagefactory.catalog import Build
-from imagefactory.cli.options import F, arch_option, json_option
-from imagefactory.console import err, out, transfer
+from imagefactory.cli.options import F, arch_option, config_option, json_option
+from imagefactory.commands import complain
+from imagefactory.console import err, out, transfers
 from imagefactory.glance.target import CloudTarget
+from imagefactory.settings import Settings
 from imagefactory.workbench import Workbench
 
 if TYPE_CHECKING:
+    from imagefactory.delivery import Delivered
     from imagefactory.glance.upload import Uploaded
 
 
@@ -24,6 +30,11 @@ def target_options(command: F) -> F:
     for option in reversed(
         (
             click.option("--region", help="One of the cloud's regions."),
+            click.option(
+                "--format",
+                type=click.Choice(["qcow2", "raw"]),
+                help="The image's format in the cloud; raw for Ceph [default: qcow2].",
+            ),
             click.option(
                 "--name",
                 help="Name of the newest build in the cloud; {image}, {arch}, {distro}, {version} "
@@ -81,12 +92,21 @@ def rotation_options(command: F) -> F:
 @click.command(
     "upload",
     epilog="Examples:\n\n  imagefactory upload minimal --arch arm64 --cloud mycloud --dry-run\n\n"
-    "  imagefactory upload debian-12 -a all --cloud mycloud --visibility public --keep 3",
+    "  imagefactory upload debian-12 -a all --cloud mycloud --visibility public --keep 3\n\n"
+    "  imagefactory upload minimal debian-12 --cloud all --config factory.yaml",
 )
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @arch_option
 @json_option
-@click.option("--cloud", required=True, help="A cloud of clouds.yaml; envvars: the OS_* variables.")
+@click.option(
+    "--cloud",
+    "clouds",
+    required=True,
+    multiple=True,
+    help="A cloud of factory.yaml or clouds.yaml; envvars: the OS_* variables; all: those of "
+    "factory.yaml; repeatable.",
+)
+@config_option
 @target_options
 @rotation_options
 @click.option("--dry-run", is_flag=True, help="Look at the cloud and say what would be done.")
@@ -99,109 +119,134 @@ def upload_command(
     images: tuple[str, ...],
     architectures: tuple[str, ...],
     as_json: bool,
-    cloud: str,
+    clouds: tuple[str, ...],
+    config: Path | None,
     dry_run: bool,
     allow_untested: bool,
     **said: Any,
-) -> None:
-    """Upload the newest builds of each IMAGE to a cloud, verified by the cloud's own hash.
+) -> int:
+    """Upload the newest builds of each IMAGE to clouds, verified by the clouds' own hashes.
 
     What is there already is not sent again, but brought in line. An older build gives up its
-    name when the new one is verified and seen.
+    name when the new one is verified and seen. One cloud that fails does not stop the others.
     """
-    target = _target(said)
+    targets = {
+        name: _changed(target, said)
+        for name, target in Settings.read(config).targets(clouds).items()
+    }
     builds = [build for image in images for build in bench.builds(image, architectures)]
-    if "{" not in target.name and len(builds) > 1:
+    if said["name"] and "{" not in said["name"] and len(builds) > 1:
         raise click.UsageError(
             "--name is for one build: name one image and one architecture, or say "
             "{image} and {arch} in it"
         )
-    uploads = []
-    for build in builds:
-        with transfer(f"upload {build.image} {build.architecture}") as progress:
-            uploads.append(
-                upload_one(
-                    bench,
-                    build,
-                    cloud,
-                    target,
-                    progress=progress,
-                    announce=lambda text: err.print(f"upload: {text}", soft_wrap=True),
-                    dry_run=dry_run,
-                    allow_untested=allow_untested,
-                )
-            )
+    done = deliver(bench, builds, targets, dry_run=dry_run, allow_untested=allow_untested)
     if as_json:
-        click.echo(render.to_json([asdict(done) for done in uploads]))
-        return
-    for done in uploads:
-        report_upload(done, planned=dry_run)
+        click.echo(render.to_json([delivery_row(one) for one in done]))
+    for one in done:
+        if one.error:
+            complain(one.error)
+        elif one.uploaded and not as_json:
+            report_upload(one.uploaded, one.delivery.cloud, planned=dry_run)
+    return next((one.error.exit_code for one in done if one.error), 0)
 
 
-def _target(said: dict[str, Any]) -> CloudTarget:
-    rotation = {key: said.pop(key) for key in ("old", "keep", "keep_days")}
-    given = {key: value for key, value in said.items() if value not in (None, ())}
+def _changed(target: CloudTarget, said: Mapping[str, Any]) -> CloudTarget:
+    """Let the command line win over factory.yaml."""
+    given = {key: value for key, value in said.items() if value not in (None, (), False)}
+    rotation = {key: given.pop(key) for key in ("old", "keep", "keep_days") if key in given}
+    known = target.model_dump(exclude_unset=True)
+    known["rotation"] = {**known.get("rotation", {}), **rotation}
     try:
-        return CloudTarget.model_validate(
-            {**given, "rotation": {k: v for k, v in rotation.items() if v is not None}}
-        )
+        return CloudTarget.model_validate({**known, **given})
     except ValidationError as error:
         first = error.errors()[0]
         raise click.UsageError(first["msg"].removeprefix("Value error, ")) from None
 
 
-def upload_one(
-    bench: Workbench, build: Build, cloud: str, target: CloudTarget, **manner: Any
-) -> Uploaded:
-    """Put one build into a cloud.
+def deliver(
+    bench: Workbench,
+    builds: Sequence[Build],
+    targets: Mapping[str, CloudTarget],
+    *,
+    allow_untested: bool,
+    dry_run: bool = False,
+) -> list[Delivered]:
+    """Bring builds to clouds, and show how far it is.
 
     Args:
-        bench: Where its template is, which says who shall see it unless the target does.
-        build: The build.
-        cloud: Of clouds.yaml.
-        target: How the cloud wants it.
-        manner: More of `glance.upload.Manner`.
+        bench: Where the templates are, which say who shall see an image unless a target does.
+        builds: What to bring.
+        targets: What people call a cloud -> the cloud.
+        allow_untested: Also without a passed boot test.
+        dry_run: Only look.
 
     Raises:
-        CloudError: Glance or Keystone refused, or answered something else than was sent.
+        ConfigError: A cloud is described nowhere; nothing has been done then.
     """
     # Here and not above: openstacksdk takes half a second to load, and few commands need it.
-    from imagefactory.glance.upload import Manner, NewImage, upload  # noqa: PLC0415
+    from imagefactory.delivery import Courier, Delivery  # noqa: PLC0415
 
-    item, _ = template.load(bench.path, build.image)
-    image = NewImage.of_build(build, target, item.visibility)
-    how = Manner(rotation=target.rotation, region=target.region, **manner)
-    return upload(image, cloud=cloud, manner=how)
+    require(targets)
+    deliveries = [
+        Delivery(build, name, target, template.load(bench.path, build.image)[0].visibility)
+        for build in builds
+        for name, target in targets.items()
+    ]
+    with transfers() as shown:
+        courier = Courier(
+            bench.cache,
+            shown,
+            lambda text: err.print(f"[yellow]again:[/] {escape(text)}", soft_wrap=True),
+            allow_untested=allow_untested,
+            dry_run=dry_run,
+        )
+        return courier.deliver(deliveries)
 
 
-def require(cloud: str) -> None:
-    """Refuse a cloud that nothing describes.
+def require(targets: Mapping[str, CloudTarget]) -> None:
+    """Refuse clouds that nothing describes.
 
     Raises:
-        ConfigError: No clouds.yaml and no OS_* variables describe it.
+        ConfigError: No clouds.yaml and no OS_* variables describe one.
     """
     from imagefactory.glance.client import check_configured  # noqa: PLC0415 (as above)
 
-    check_configured(cloud)
+    for name, target in targets.items():
+        check_configured(target.cloud or name, target.region)
 
 
-def report_upload(done: Uploaded, *, planned: bool = False) -> None:
+def delivery_row(one: Delivered) -> dict[str, Any]:
+    """Tell programs what became of a delivery."""
+    build = one.delivery.build
+    row: dict[str, Any] = {
+        "image": build.image,
+        "architecture": build.architecture,
+        "cloud": one.delivery.cloud,
+    }
+    if one.error:
+        row |= {"error": one.error.message, "hint": one.error.hint}
+    return row | (asdict(one.uploaded) if one.uploaded else {})
+
+
+def report_upload(done: Uploaded, cloud: str, *, planned: bool = False) -> None:
     """Print what an upload did, or would do."""
 
     def line(text: str) -> None:
         out.print(text, soft_wrap=True, markup=False)
 
+    who = f"{done.name} in {cloud}"
     if planned:
         what = "would be done:" if done.steps else "as it should be, nothing would be done"
-        line(f"{done.name}: {what}")
+        line(f"{who}: {what}")
     elif done.sent:
         line(
-            f"{done.name}: {render.megabytes(done.size)} sent in {done.seconds:.1f} s, "
+            f"{who}: {render.megabytes(done.size)} sent in {done.seconds:.1f} s, "
             f"verified by os_hash_value, {done.visibility}, id {done.id}"
         )
     else:
         changed = "brought in line" if done.steps else "as it should be"
-        line(f"{done.name}: already there as {done.id}, {changed}, nothing was sent")
+        line(f"{who}: already there as {done.id}, {changed}, nothing was sent")
     for step in done.steps:
         line(f"  {step}")
     for text in done.left:

@@ -300,14 +300,14 @@ class Glance:
             raise failure from None
 
 
-def check_configured(cloud: str) -> None:
-    """Refuse a cloud that nothing describes; no cloud is asked.
+def check_configured(cloud: str, region: str | None = None) -> None:
+    """Refuse a cloud or a region that nothing describes; no cloud is asked.
 
     Raises:
         UnknownCloudError: No such cloud is configured.
         ConfigError: The configuration cannot be read.
     """
-    _region(cloud)
+    _region(cloud, region)
 
 
 @contextlib.contextmanager

@@ -64,6 +64,14 @@ class CloudTarget(Model):
         default=None, description="its name in clouds.yaml, unset: the key itself"
     )
     region: str | None = Field(default=None, description="one of the cloud's regions")
+    line: Name | None = Field(
+        default=None,
+        description="tells apart what several entries bring to one project of a cloud: each "
+        "takes the others' images for older builds of its own otherwise",
+    )
+    format: Literal["qcow2", "raw"] = Field(
+        default="qcow2", description="raw for images in Ceph (RBD), where qcow2 cannot be cloned"
+    )
     name: NamePattern = Field(
         default="{image}-{arch}", description="of the newest build; it moves from one to the next"
     )
@@ -83,6 +91,14 @@ class CloudTarget(Model):
         default={}, description="more image properties, on top of the template's"
     )
     rotation: Rotation = Rotation()
+    after_upload: tuple[tuple[str, ...], ...] = Field(
+        default=(),
+        description="commands that look at a verified image before it is seen, as lists of words; "
+        "{id} and {name} stand for the image's. One that fails removes the image",
+    )
+    budget: float = Field(
+        default=4 * 3600.0, gt=0, description="seconds for one image, all attempts together"
+    )
 
     @model_validator(mode="after")
     def _names_differ(self) -> CloudTarget:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ from tenacity import (
     RetryCallState,
     Retrying,
     retry_if_exception,
+    sleep_using_event,
     stop_after_attempt,
     stop_after_delay,
     wait_exponential_jitter,
@@ -50,6 +52,7 @@ from imagefactory.glance.stored import (
     MARK_DIGEST,
     MARK_IMAGE,
     MARK_LEASE,
+    MARK_LINE,
     MARK_PREFIX,
     MARK_SET,
     MARK_TESTED,
@@ -61,9 +64,6 @@ from imagefactory.properties import validate
 
 SILENCE = 600.0
 """Seconds that a cloud may take to answer; one that hashes a large image into Ceph needs many."""
-
-BUDGET = 4 * 3600.0
-"""Seconds for one image, all attempts together; after them what was begun counts as left over."""
 
 _PIECE = 1 << 20
 _HASH = "sha512"  # Glance's default hashing_algorithm
@@ -131,10 +131,11 @@ class NewImage:
                 MARK_ARCH: build.architecture,
                 MARK_DIGEST: build.digest,
                 MARK_BUILT: date,
+                **({MARK_LINE: target.line} if target.line else {}),
             },
             tested=build.verdict == "passed",
             visibility=target.visibility or visibility,
-            disk_format=str(build.manifest["disk"]["format"]),
+            disk_format=target.format,
             protected=target.protected,
             members=target.members,
         )
@@ -214,6 +215,9 @@ class Manner:
         silence: Seconds after which a cloud that says nothing counts as gone.
         attempts: How often what may pass is tried.
         budget: Seconds for all attempts together.
+        stopping: Set when it shall end soon.
+        approve: Called with the id and ``{"cloud": NAME}`` of an image that is verified and not
+            yet seen; what it raises removes the image.
         dry_run: Only decide what would be done.
     """
 
@@ -224,7 +228,9 @@ class Manner:
     announce: Callable[[str], None] = lambda text: None
     silence: float = SILENCE
     attempts: int = 6
-    budget: float = BUDGET
+    budget: float = 4 * 3600.0
+    stopping: threading.Event = field(default_factory=threading.Event)
+    approve: Callable[[str, Mapping[str, str]], None] = lambda image_id, words: None
     dry_run: bool = False
 
 
@@ -283,7 +289,8 @@ def upload(image: NewImage, *, cloud: str, manner: Manner | None = None) -> Uplo
 
 
 def _of(image: NewImage) -> str:
-    return f"{image.marker[MARK_IMAGE]}-{image.marker[MARK_ARCH]}"
+    marks = (image.marker.get(name, "") for name in (MARK_IMAGE, MARK_ARCH, MARK_LINE))
+    return "-".join(marks)
 
 
 @contextlib.contextmanager
@@ -341,18 +348,21 @@ class _Work:
         retrying = Retrying(
             stop=stop_after_attempt(self.manner.attempts) | stop_after_delay(self.manner.budget),
             wait=wait_exponential_jitter(multiplier=0.5, max=60),
-            retry=retry_if_exception(_passing),
+            retry=retry_if_exception(self._passing),
             before_sleep=self._tell,
+            sleep=sleep_using_event(self.manner.stopping),
             reraise=True,
         )
         return retrying(self._bring_once)
 
     def decide(self) -> Reconciliation:
         """Look at what the cloud has, and decide what has to be done."""
-        marks = {name: self.image.marker[name] for name in (MARK_IMAGE, MARK_ARCH)}
+        marker = self.image.marker
+        found = self.glance.find({name: marker[name] for name in (MARK_IMAGE, MARK_ARCH)})
+        line = marker.get(MARK_LINE)
         return reconcile(
             self.wanted,
-            self.glance.find(marks),
+            [image for image in found if image.properties.get(MARK_LINE) == line],
             self.manner.rotation,
             datetime.now(UTC),
             self.host,
@@ -438,15 +448,16 @@ class _Work:
                 data = _HashedStream(stream, self.manner.progress)
                 self.glance.send(image_id, data)
             _verify(self.glance.get(image_id), self.image.disk, data)
+            self.manner.approve(image_id, {"cloud": self.glance.cloud})
         except BaseException as error:
             _take_back(self.glance, image_id, error)
             raise
         self.sent = True
         return image_id
 
-
-def _passing(error: BaseException) -> bool:
-    return isinstance(error, CloudError) and error.transient
+    def _passing(self, error: BaseException) -> bool:
+        passing = isinstance(error, CloudError) and error.transient
+        return passing and not self.manner.stopping.is_set()
 
 
 def _wrong(message: str) -> CloudError:

@@ -1,0 +1,217 @@
+"""Builds that go to several clouds at once: real Glances, and one that is out of order."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from imagefactory.arch import ArchProfiles
+from imagefactory.catalog import Catalog, now
+from imagefactory.cli import main
+from imagefactory.data import SearchPath, sha256_of, shipped_directory
+from imagefactory.properties import derive
+from tests.glance.cloud import GlanceCloud
+from tests.glance.images import MINIMAL, qcow2
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.filterwarnings("ignore:.*will be removed in a future release"),  # openstacksdk
+]
+
+AARCH64 = ArchProfiles.load(SearchPath((shipped_directory(),))).get("aarch64")
+Call = Callable[..., Result]
+
+
+def add_build(directory: Path, number: int = 1) -> Path:
+    """Put a build into a catalog as if it had been built and tested."""
+    catalog = Catalog(directory)
+    with catalog.workspace("minimal") as work:
+        result = work / "result"
+        result.mkdir()
+        disk = qcow2(result / "minimal-aarch64.qcow2", seed=number)
+        facts = {
+            "image": "minimal",
+            "architecture": "aarch64",
+            "digest": f"{number:064x}",
+            "properties": derive(AARCH64, MINIMAL),
+        }
+        kept = {
+            "file": disk.name,
+            "format": "qcow2",
+            "size": disk.stat().st_size,
+            "sha256": sha256_of(disk),
+        }
+        report = {"verdict": "passed", "cases": [], "checks": []}
+        build = catalog.add(
+            result,
+            {"built": now(), "plan": facts, "disk": kept, "seconds": {}, "boot_test": report},
+        )
+    return build.disk
+
+
+@pytest.fixture
+def call(glance_cloud: GlanceCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+    def invoke(*words: str | Path) -> Result:
+        given = ["--catalog", str(tmp_path / "catalog"), *map(str, words)]
+        return CliRunner().invoke(main, given)
+
+    return invoke
+
+
+def factory_yaml(tmp_path: Path, clouds: dict[str, Any]) -> Path:
+    file = tmp_path / "config/imagefactory/factory.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"clouds": clouds}))  # JSON is YAML
+    return file
+
+
+def test_each_cloud_gets_the_image_as_it_wants_it(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    disk = add_build(tmp_path / "catalog")
+    factory_yaml(
+        tmp_path,
+        {
+            "ceph": {
+                "cloud": "member",
+                "format": "raw",
+                "name": "{distro}-{version}-{arch}",
+                "visibility": "shared",
+                "members": ["a-project"],
+                "min_ram": 300,
+                "properties": {"hw_rng_model": "virtio"},
+            },
+            "public": {
+                "cloud": "admin",  # of the same project
+                "line": "second",
+                "visibility": "public",
+                "protected": True,
+            },
+        },
+    )
+    done = call("upload", "minimal", "--cloud", "all", "--json")
+    assert done.exit_code == 0, done.output
+    rows = {row["cloud"]: row for row in json.loads(done.stdout)}
+    assert rows.keys() == {"ceph", "public"}
+
+    raw = glance_cloud.image(rows["ceph"]["id"])
+    assert (raw["name"], raw["disk_format"], raw["visibility"]) == (
+        "debian-12-aarch64",
+        "raw",
+        "shared",
+    )
+    assert (raw["min_ram"], raw["hw_rng_model"]) == (300, "virtio")
+    assert glance_cloud.members(raw["id"]) == ["a-project"]
+    back = tmp_path / "back.raw"
+    back.write_bytes(glance_cloud.data(raw["id"]))
+    subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", "qcow2", back, disk], check=True)
+
+    public = glance_cloud.image(rows["public"]["id"], "admin")
+    assert (public["name"], public["disk_format"], public["visibility"], public["protected"]) == (
+        "minimal-aarch64",
+        "qcow2",
+        "public",
+        True,
+    )
+    assert glance_cloud.data(public["id"], "admin") == disk.read_bytes()
+
+    again = json.loads(call("upload", "minimal", "--cloud", "all", "--json").stdout)
+    assert [(row["sent"], row["steps"]) for row in again] == [(False, []), (False, [])]
+
+
+def test_one_cloud_that_fails_does_not_stop_the_others(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    add_build(tmp_path / "catalog")
+    glance_cloud.add("refusing", password="wrong")
+    done = call("upload", "minimal", "--cloud", "refusing", "--cloud", "member")
+    assert done.exit_code == 8
+    assert "'refusing' refused the credentials" in done.stderr
+    assert "minimal-aarch64 in member: " in done.stdout
+    (record,) = glance_cloud.images()
+    assert record["status"] == "active"
+
+
+def test_a_cloud_that_nobody_knows_stops_all_before_anything_is_sent(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    add_build(tmp_path / "catalog")
+    done = call("upload", "minimal", "--cloud", "member", "--cloud", "membre")
+    assert done.exit_code == 3
+    assert "did you mean 'member'?" in done.output
+    assert glance_cloud.images() == []
+
+
+def test_a_command_that_does_not_approve_removes_the_image(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    add_build(tmp_path / "catalog")
+    script = tmp_path / "approve"
+    script.write_text(
+        '#!/bin/sh\necho "$1 $IMAGEFACTORY_NAME $IMAGEFACTORY_CLOUD" >>"$0.log"\n'
+        'exec test -e "$0.yes"\n'
+    )
+    script.chmod(0o755)
+    factory_yaml(tmp_path, {"mine": {"cloud": "member", "after_upload": [[str(script), "{id}"]]}})
+    done = call("upload", "minimal", "--cloud", "mine")
+    assert done.exit_code == 8
+    assert "after_upload: approve failed with status 1" in done.stderr
+    assert glance_cloud.images() == []
+
+    (tmp_path / "approve.yes").touch()
+    assert call("upload", "minimal", "--cloud", "mine").exit_code == 0
+    (record,) = glance_cloud.images()
+    log = (tmp_path / "approve.log").read_text().splitlines()
+    assert len(log) == 2
+    assert log[1] == f"{record['id']} minimal-aarch64 member"
+
+
+def test_a_cloud_that_is_gone_is_tried_again_and_then_told(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    add_build(tmp_path / "catalog")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        glance_cloud.add("gone", endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        factory_yaml(tmp_path, {"gone": {"budget": 1}})
+        done = call("upload", "minimal", "--cloud", "gone")
+    assert done.exit_code == 8
+    assert "again: minimal aarch64 to gone: " in done.stderr
+    assert "no image service that can be reached" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("clouds", "mistake"),
+    [
+        ({"a": {"dated_name": "{image}-{arch}"}}, "dated_name: it must tell builds apart"),
+        ({"a": {"name": "{imgae}"}}, "{imgae} stands for nothing; known: {image}"),
+        ({"a": {"members": ["x"]}}, "members: only an image of `visibility: shared`"),
+        ({"a": {"cloud": "x"}, "b": {"cloud": "x"}}, "a and b are the same cloud"),
+        ({"a": {"formt": "raw"}}, "did you mean 'format'?"),
+    ],
+)
+def test_a_mistake_in_factory_yaml_is_told_with_its_place(
+    call: Call, tmp_path: Path, clouds: dict[str, Any], mistake: str
+) -> None:
+    file = factory_yaml(tmp_path, clouds)
+    done = call("upload", "minimal", "--cloud", "all")
+    assert done.exit_code == 3
+    assert f"{file}:1" in done.output
+    assert mistake in done.output
+
+
+def test_all_needs_clouds_in_factory_yaml(call: Call, tmp_path: Path) -> None:
+    add_build(tmp_path / "catalog")
+    done = call("upload", "minimal", "--cloud", "all")
+    assert done.exit_code == 3
+    assert "`all` means the clouds of factory.yaml" in done.output
