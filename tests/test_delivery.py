@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import socket
 import subprocess
+import threading
 from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +191,61 @@ def test_a_cloud_that_is_gone_is_tried_again_and_then_told(
     assert done.exit_code == 8
     assert "again: minimal aarch64 to gone: " in done.stderr
     assert "no image service that can be reached" in done.stderr
+
+
+@pytest.mark.parametrize("method", ["direct", "glance-direct"])
+def test_every_store_has_the_image_whatever_way_it_takes(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path, method: str
+) -> None:
+    disk = add_build(tmp_path / "catalog")
+    factory_yaml(tmp_path, {"admin": {"method": method, "stores": "all"}})
+    done = call("upload", "minimal", "--cloud", "admin")
+    assert done.exit_code == 0, done.output
+    (record,) = glance_cloud.images("admin")
+    assert {*record["stores"].split(",")} == {"file", "second"}
+    assert glance_cloud.data(record["id"], "admin") == disk.read_bytes()
+    assert "as it should be" in call("upload", "minimal", "--cloud", "admin").stdout
+
+
+def test_a_store_that_lacks_the_image_gets_a_copy(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    add_build(tmp_path / "catalog")
+    assert call("upload", "minimal", "--cloud", "admin").exit_code == 0
+    (before,) = glance_cloud.images("admin")
+    assert before["stores"] == "file"
+    factory_yaml(tmp_path, {"admin": {"stores": ["file", "second"]}})
+    done = call("upload", "minimal", "--cloud", "admin")
+    assert f"copy {before['id']} to second" in done.stdout
+    (after,) = glance_cloud.images("admin")
+    assert {*after["stores"].split(",")} == {"file", "second"}
+
+
+def test_a_cloud_fetches_the_image_itself(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    disk = add_build(tmp_path / "catalog")
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(disk.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        cloud = {"cloud": "admin", "method": "web-download", "budget": 60}
+        factory_yaml(tmp_path, {"web": {**cloud, "url": url + "/{image}-{arch}.qcow2"}})
+        done = call("upload", "minimal", "--cloud", "web")
+        assert done.exit_code == 0, done.output
+        (record,) = glance_cloud.images("admin")
+        assert glance_cloud.data(record["id"], "admin") == disk.read_bytes()
+        glance_cloud.delete(record["id"])
+
+        other = qcow2(disk.parent / "other.qcow2", seed=7)
+        file = tmp_path / "wrong.yaml"
+        wrong = {**cloud, "budget": 3, "url": f"{url}/{other.name}"}
+        file.write_text(json.dumps({"clouds": {"web": wrong}}))
+        done = call("upload", "minimal", "--cloud", "web", "--config", file)
+        assert done.exit_code == 8
+        assert "the cloud holds other bytes" in done.stderr
+        assert glance_cloud.images("admin") == []
+        server.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from imagefactory import run
 from imagefactory.cache import Store, in_use
 from imagefactory.catalog import Build
 from imagefactory.errors import CloudError, CommandError, ImageFactoryError, of_system
-from imagefactory.glance.target import CloudTarget, Visibility
-from imagefactory.glance.upload import Manner, NewImage, Progress, Uploaded, upload
+from imagefactory.glance.target import CloudTarget, Visibility, fill_name
+from imagefactory.glance.transport import Progress, Transport
+from imagefactory.glance.upload import Manner, NewImage, Uploaded, upload, words_of
 from imagefactory.schedule import side_by_side
 
 _CONVERSION = 3600.0
@@ -112,6 +113,7 @@ class Courier:
             cloud=target.cloud or delivery.cloud,
             manner=Manner(
                 rotation=target.rotation,
+                transport=_transport(target, delivery.build, image.disk),
                 region=target.region,
                 budget=target.budget,
                 progress=progress,
@@ -134,6 +136,16 @@ class Courier:
             run.run([*command, build.disk, target], timeout=_CONVERSION)
 
         return Store(self.cache, "formats").obtain(f"{kept['sha256']}.{wanted}", convert)
+
+
+def _transport(target: CloudTarget, build: Build, disk: Path) -> Transport:
+    words = {**words_of(build), "file": disk.name}
+    return Transport(
+        target.method,
+        () if target.stores == "all" else target.stores,
+        target.stores == "all",
+        fill_name(target.url, words) if target.url else "",
+    )
 
 
 def _stoppable(progress: Progress, stopping: threading.Event) -> Progress:

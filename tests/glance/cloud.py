@@ -39,7 +39,8 @@ PATIENCE = 60.0
 
 _CONFIGURATION = """\
 [DEFAULT]
-enabled_backends = file:file
+enabled_backends = file:file,second:file
+enabled_import_methods = [glance-direct,web-download,copy-image]
 log_file = {directory}/glance.log
 {extra}
 [database]
@@ -49,6 +50,12 @@ sqlite_synchronous = false
 default_backend = file
 [file]
 filesystem_store_datadir = {directory}/images
+[second]
+filesystem_store_datadir = {directory}/second
+[import_filtering_opts]
+allowed_hosts = [127.0.0.1]
+allowed_ports = []
+disallowed_ports = [1]
 [os_glance_staging_store]
 filesystem_store_datadir = {directory}/staging
 [os_glance_tasks_store]
@@ -111,7 +118,8 @@ def running_glance(directory: Path, extra: str = "") -> Iterator[str]:
     configuration = _CONFIGURATION.format(directory=directory, extra=extra)
     (directory / "glance-api.conf").write_text(configuration)
     (directory / "glance-api-paste.ini").write_text(_PIPELINE)
-    (directory / "images").mkdir()
+    for store in ("images", "second", "staging", "tasks"):
+        (directory / store).mkdir()
     run(
         [venv / "bin/glance-manage", "--config-file", directory / "glance-api.conf", "db_sync"],
         log=directory / "db_sync.log",

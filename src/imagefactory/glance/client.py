@@ -211,11 +211,38 @@ class Glance:
         """Create the record of an image that has no data yet."""
         self._call("POST", "/images", f"creating {fields['name']}", json=dict(fields))
 
-    def send(self, image_id: str, data: Body) -> None:
-        """Send an image's data, once: no retry, redirect or new login may send the stream again."""
+    def send(self, image_id: str, data: Body, store: str | None = None) -> None:
+        """Send an image's data to a store; none: the cloud's default one."""
+        self._send(f"/images/{image_id}/file", data, {"X-Image-Meta-Store": store} if store else {})
+
+    def stage(self, image_id: str, data: Body) -> None:
+        """Send an image's data to where the cloud can import it from."""
+        self._send(f"/images/{image_id}/stage", data, {})
+
+    def start_import(self, image_id: str, method: Mapping[str, str], stores: Sequence[str]) -> None:
+        """Let the cloud import an image's data; what becomes of it stands in its record."""
+        body: dict[str, Any] = {"method": dict(method)}
+        if stores:
+            body |= {"stores": list(stores), "all_stores_must_succeed": True}
+        action = f"importing image {image_id} by {method['name']}"
+        self._call("POST", f"/images/{image_id}/import", action, json=body)
+
+    def stores(self) -> tuple[str, ...]:
+        """Name the cloud's stores; none if it has but one that has no name."""
+        try:
+            answer = self._call("GET", "/info/stores", "the list of stores")
+        except RefusedError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return ()
+            raise
+        found = answer.json()["stores"]
+        return tuple(one["id"] for one in found if not one.get("read-only"))
+
+    def _send(self, path: str, data: Body, headers: Mapping[str, str]) -> None:
+        """Send a stream, once: no retry, redirect or new login may send it again."""
         self._call(
             "PUT",
-            f"/images/{image_id}/file",
+            path,
             "sending the data",
             data=data,
             headers={
@@ -223,6 +250,7 @@ class Glance:
                 "Accept": "",
                 # Lets some stores allocate the space at once (Glance's data upload API).
                 "X-OpenStack-Image-Size": str(len(data)),
+                **headers,
             },
             connect_retries=0,
             status_code_retries=0,

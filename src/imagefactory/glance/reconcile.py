@@ -111,6 +111,17 @@ class Activate:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """The cloud copies an image to more of its stores."""
+
+    image: Stored
+    stores: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"copy {self.image.id} to {', '.join(self.stores)}"
+
+
+@dataclass(frozen=True)
 class Remove:
     """An image goes."""
 
@@ -132,7 +143,7 @@ class Leave:
         return f"leave {self.image.id} ({self.image.name}): {self.why}"
 
 
-Step = Send | Amend | Activate | Remove | Leave
+Step = Send | Amend | Activate | Copy | Remove | Leave
 
 
 @dataclass(frozen=True)
@@ -163,7 +174,12 @@ class Reconciliation:
 
 
 def reconcile(
-    wanted: Wanted, stored: Sequence[Stored], rotation: Rotation, now: datetime, host: str
+    wanted: Wanted,
+    stored: Sequence[Stored],
+    rotation: Rotation,
+    now: datetime,
+    host: str,
+    stores: Sequence[str] = (),
 ) -> Reconciliation:
     """Decide what has to happen.
 
@@ -174,6 +190,7 @@ def reconcile(
         now: The time.
         host: Who we are: nobody else on this host is sending (there is a lock), so what this
             host has begun is left over.
+        stores: Those that shall have its data.
     """
     before = tuple(
         _of_leftover(image, now, host)
@@ -186,7 +203,7 @@ def reconcile(
         key=lambda image: (image.name != wanted.name, image.created, image.id),
     )
     current, twins = (same[0], same[1:]) if same else (None, [])
-    present = (Send(),) if current is None else tuple(_in_line(current, wanted))
+    present = (Send(),) if current is None else tuple(_in_line(current, wanted, stores))
     others = sorted(
         (image for image in whole if image not in same),
         key=lambda image: (image.built, image.created),
@@ -232,7 +249,10 @@ def lease(host: str, now: datetime, seconds: float) -> str:
     return f"{host} {until.strftime(TIME_FORMAT)}"
 
 
-def _in_line(image: Stored, wanted: Wanted) -> Iterator[Step]:
+def _in_line(image: Stored, wanted: Wanted, stores: Sequence[str]) -> Iterator[Step]:
+    missing = tuple(store for store in stores if store not in image.stores)
+    if missing:
+        yield Copy(image, missing)
     if image.status == "deactivated":
         yield Activate(image, active=True)
     found = changes(image, wanted)

@@ -58,6 +58,9 @@ class Stored:
         fields: The other core fields that we set, by their names.
         properties: All else.
         created: When its record was made, by the cloud's clock.
+        stores: Those that have its data, in clouds that have several.
+        failed_stores: Those that it could not be imported to.
+        message: What the cloud said of that.
     """
 
     id: str
@@ -72,6 +75,9 @@ class Stored:
     fields: Mapping[str, object]
     properties: Mapping[str, str]
     created: datetime
+    stores: frozenset[str] = frozenset()
+    failed_stores: frozenset[str] = frozenset()
+    message: str = ""
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Stored:
@@ -95,6 +101,9 @@ class Stored:
             fields=MappingProxyType({name: record.get(name) for name in kept}),
             properties=MappingProxyType(own),
             created=datetime.fromisoformat(str(record["created_at"])),
+            stores=_words(record.get("stores")),
+            failed_stores=_words(record.get("os_glance_failed_import")),
+            message=str(record.get("os_glance_import_message") or "it does not say why"),
         )
 
     @property
@@ -121,3 +130,7 @@ class Stored:
         """The names of the properties that we gave it."""
         named = self.properties.get(MARK_SET, "").split()
         return frozenset({*named, *(n for n in self.properties if n.startswith(MARK_PREFIX))})
+
+
+def _words(value: object) -> frozenset[str]:
+    return frozenset(word for word in str(value or "").split(",") if word)

@@ -13,7 +13,7 @@ from imagefactory.yamlfile import Model
 
 Visibility = Literal["private", "shared", "community", "public"]
 
-NAME_WORDS = ("image", "distro", "version", "release", "arch", "date", "digest")
+NAME_WORDS = ("image", "distro", "version", "arch", "date", "digest")
 """What may stand in braces in an image's name."""
 
 
@@ -78,6 +78,19 @@ class CloudTarget(Model):
     dated_name: NamePattern = Field(
         default="{image}-{arch}-{date}", description="of older builds, and while one is sent"
     )
+    method: Literal["direct", "glance-direct", "web-download"] = Field(
+        default="direct",
+        description="how the data gets there: sent, sent to be imported, or fetched by the cloud",
+    )
+    url: str | None = Field(
+        default=None,
+        pattern="^https?://[^ ]+$",
+        description="for web-download: where the cloud finds the file; {file} and the words of "
+        "`name` stand for what they say",
+    )
+    stores: tuple[str, ...] | Literal["all"] = Field(
+        default=(), description="which of the cloud's stores have the image, unset: its default"
+    )
     visibility: Visibility | None = Field(
         default=None, description="who sees it, unset: as the template says"
     )
@@ -106,6 +119,8 @@ class CloudTarget(Model):
             f"{{{word}}}" for _, word, _, _ in Formatter().parse(self.dated_name) if word
         }:
             raise ValueError("dated_name: it must tell builds apart, by {date} or {digest}")
+        if (self.method == "web-download") != (self.url is not None):
+            raise ValueError("`method: web-download` and `url:` go together")
         if self.members and self.visibility != "shared":
             raise ValueError("members: only an image of `visibility: shared` has members")
         return self

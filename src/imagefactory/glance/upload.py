@@ -6,17 +6,14 @@ What a reader of the cloud sees is either the older build or the whole, verified
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO
 
 from filelock import FileLock
 from tenacity import (
@@ -37,6 +34,7 @@ from imagefactory.glance.inspect import inspect
 from imagefactory.glance.reconcile import (
     Activate,
     Amend,
+    Copy,
     Leave,
     Reconciliation,
     Remove,
@@ -60,16 +58,11 @@ from imagefactory.glance.stored import (
     Stored,
 )
 from imagefactory.glance.target import CloudTarget, Rotation, Visibility, fill_name
+from imagefactory.glance.transport import HASH, Progress, Transfer, Transport, Waiting, hash_of
 from imagefactory.properties import validate
 
 SILENCE = 600.0
 """Seconds that a cloud may take to answer; one that hashes a large image into Ceph needs many."""
-
-_PIECE = 1 << 20
-_HASH = "sha512"  # Glance's default hashing_algorithm
-
-Progress = Callable[[int, int], None]
-"""Called with the bytes sent and the bytes there are."""
 
 
 class UntestedImageError(CloudError):
@@ -108,16 +101,7 @@ class NewImage:
     @classmethod
     def of_build(cls, build: Build, target: CloudTarget, visibility: Visibility) -> NewImage:
         """Describe a build of the catalog as an image for a cloud."""
-        built = datetime.fromisoformat(str(build.manifest["built"])).astimezone(UTC)
-        date = built.strftime(TIME_FORMAT)
-        words = {
-            "image": build.image,
-            "arch": build.architecture,
-            "distro": build.properties.get("os_distro", ""),
-            "version": build.properties.get("os_version", ""),
-            "date": date,
-            "digest": build.digest[:12],
-        }
+        words = words_of(build)
         per_build = {"date": "{date}", "digest": "{digest}"}
         overriding = {"min_disk": target.min_disk, "min_ram": target.min_ram}
         numbers = {key: str(value) for key, value in overriding.items() if value is not None}
@@ -130,7 +114,7 @@ class NewImage:
                 MARK_IMAGE: build.image,
                 MARK_ARCH: build.architecture,
                 MARK_DIGEST: build.digest,
-                MARK_BUILT: date,
+                MARK_BUILT: words["date"],
                 **({MARK_LINE: target.line} if target.line else {}),
             },
             tested=build.verdict == "passed",
@@ -168,9 +152,22 @@ class NewImage:
             visibility=self.visibility,
             protected=self.protected,
             has_hash=lambda algorithm, value: (
-                bool(value) and value == _hash_of(self.disk, algorithm)
+                bool(value) and value == hash_of(self.disk, algorithm)
             ),
         )
+
+
+def words_of(build: Build) -> dict[str, str]:
+    """Return what may stand in braces in names and addresses."""
+    built = datetime.fromisoformat(str(build.manifest["built"])).astimezone(UTC)
+    return {
+        "image": build.image,
+        "arch": build.architecture,
+        "distro": build.properties.get("os_distro", ""),
+        "version": build.properties.get("os_version", ""),
+        "date": built.strftime(TIME_FORMAT),
+        "digest": build.digest[:12],
+    }
 
 
 @dataclass(frozen=True)
@@ -216,12 +213,14 @@ class Manner:
         attempts: How often what may pass is tried.
         budget: Seconds for all attempts together.
         stopping: Set when it shall end soon.
+        transport: The way that the data takes.
         approve: Called with the id and ``{"cloud": NAME}`` of an image that is verified and not
             yet seen; what it raises removes the image.
         dry_run: Only decide what would be done.
     """
 
     rotation: Rotation = field(default_factory=Rotation)
+    transport: Transport = field(default_factory=Transport)
     allow_untested: bool = False
     region: str | None = None
     progress: Progress | None = None
@@ -355,6 +354,12 @@ class _Work:
         )
         return retrying(self._bring_once)
 
+    @property
+    def _transfer(self) -> Transfer:
+        manner = self.manner
+        waiting = Waiting(manner.budget, manner.stopping)
+        return Transfer(self.glance, manner.transport, waiting, manner.progress)
+
     def decide(self) -> Reconciliation:
         """Look at what the cloud has, and decide what has to be done."""
         marker = self.image.marker
@@ -366,6 +371,7 @@ class _Work:
             self.manner.rotation,
             datetime.now(UTC),
             self.host,
+            self._transfer.stores,
         )
 
     def _tell(self, state: RetryCallState) -> None:
@@ -413,6 +419,8 @@ class _Work:
             self.glance.activate(step.image.id, active=step.active)
         elif isinstance(step, Remove):
             self.glance.delete(step.image.id)
+        elif isinstance(step, Copy):
+            self._transfer.copy(step.image.id, step.stores)
 
     def _forgive(self, step: Step, error: RefusedError) -> None:
         """Old images that will not go are told of; that the new one is not as it should be fails.
@@ -444,10 +452,8 @@ class _Work:
         }
         try:
             self.glance.create(fields)
-            with self.image.disk.open("rb") as stream:
-                data = _HashedStream(stream, self.manner.progress)
-                self.glance.send(image_id, data)
-            _verify(self.glance.get(image_id), self.image.disk, data)
+            digest = self._transfer.bring(image_id, self.image.disk)
+            _verify(self.glance.get(image_id), self.image.disk, digest)
             self.manner.approve(image_id, {"cloud": self.glance.cloud})
         except BaseException as error:
             _take_back(self.glance, image_id, error)
@@ -475,32 +481,19 @@ def _unseen(error: CloudError, image_id: str, visibility: str) -> CloudError:
     )
 
 
-def _verify(record: Stored, disk: Path, data: _HashedStream) -> None:
+def _verify(record: Stored, disk: Path, digest: str) -> None:
+    """Compare what the cloud has with what was sent; ``digest`` is of what was read for it."""
     if record.status != "active":
         raise _wrong(f"the cloud has image {record.id} in the state {record.status!r}, not active")
-    same = record.hash == (
-        data.digest if record.hash_algorithm == _HASH else _hash_of(disk, record.hash_algorithm)
-    )
-    if record.size != len(data) or not same:
+    size = disk.stat().st_size
+    known = digest if digest and record.hash_algorithm == HASH else ""
+    same = record.hash == (known or hash_of(disk, record.hash_algorithm))
+    if record.size != size or not same:
         raise _wrong(
             f"the cloud holds other bytes than were sent: {record.size} bytes with "
-            f"{record.hash_algorithm} {record.hash[:16]}..., sent were "
-            f"{len(data)} bytes with {_HASH} {data.digest[:16]}..."
+            f"{record.hash_algorithm} {record.hash[:16]}..., the image has {size}"
+            + (f" with {HASH} {digest[:16]}..." if digest else "")
         )
-
-
-def _hash_of(disk: Path, algorithm: str) -> str:
-    """Return a file's hash; none by an algorithm that is not known here."""
-    if algorithm not in hashlib.algorithms_available:
-        return ""
-    status = disk.stat()
-    return _read_hash(disk, algorithm, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=16)
-def _read_hash(disk: Path, algorithm: str, _size: int, _time: int) -> str:
-    with disk.open("rb") as stream:
-        return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def _take_back(glance: Glance, image_id: str, error: BaseException) -> None:
@@ -518,39 +511,3 @@ def _take_back(glance: Glance, image_id: str, error: BaseException) -> None:
         error.args = (error.message,)
     else:
         error.add_note(outcome)
-
-
-class _HashedStream:
-    """A file that is hashed and counted while it is read, once."""
-
-    def __init__(self, stream: IO[bytes], progress: Progress | None) -> None:
-        self._stream = stream
-        self._progress = progress or (lambda _sent, _total: None)
-        self._size = stream.seek(0, 2)
-        stream.seek(0)
-        self._hash = hashlib.new(_HASH)
-        self._sent = self._told = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __iter__(self) -> Iterator[bytes]:
-        while piece := self.read(_PIECE):
-            yield piece
-
-    def read(self, size: int = -1, /) -> bytes:
-        left = self._size - self._sent
-        piece = self._stream.read(left if size < 0 else min(size, left))
-        if left and not piece and size:
-            raise CloudError("the file became shorter while it was sent", hint="send it again")
-        self._hash.update(piece)
-        self._sent += len(piece)
-        if self._sent - self._told >= _PIECE or (piece and self._sent == self._size):
-            self._told = self._sent
-            self._progress(self._sent, self._size)
-        return piece
-
-    @property
-    def digest(self) -> str:
-        """The hash of what has been read."""
-        return self._hash.hexdigest()
