@@ -33,7 +33,6 @@ from imagefactory.run import run, started
 from tests.glance.service import COMMON_ROLES, ROLES
 
 HERE = Path(__file__).resolve().parent
-REQUIREMENTS = HERE / "requirements-glance.txt"
 PATIENCE = 60.0
 """Seconds that the service may take for any one answer."""
 
@@ -90,34 +89,38 @@ paste.filter_factory = glance.api.middleware.context:ContextMiddleware.factory
 """
 
 
-def glance_venv() -> Path:
-    """Return the venv that holds Glance; the first to ask makes it, others wait."""
+def service_venv(name: str) -> Path:
+    """Return the venv that holds a service; the first to ask makes it, others wait."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     base = Path(os.environ.get("IMAGEFACTORY_TEST_CACHE") or Path(cache) / "imagefactory-tests")
     base.mkdir(parents=True, exist_ok=True)
-    pins = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    venv = base / f"glance-{pins}"
-    with FileLock(base / "glance.lock"):
+    requirements = HERE / f"requirements-{name}.txt"
+    pins = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    venv = base / f"{name}-{pins}"
+    with FileLock(base / f"{name}.lock"):
         if not (venv / "complete").exists():
             shutil.rmtree(venv, ignore_errors=True)
             run([sys.executable, "-m", "venv", venv])
-            run([venv / "bin/pip", "install", "--quiet", "-r", REQUIREMENTS], timeout=900)
+            run([venv / "bin/pip", "install", "--quiet", "-r", requirements], timeout=900)
             (venv / "complete").touch()
     return venv
 
 
 @contextlib.contextmanager
-def running_glance(directory: Path, extra: str = "") -> Iterator[str]:
+def running_glance(directory: Path, extra: str = "", authtoken: str = "") -> Iterator[str]:
     """Run a Glance in a fresh directory and hand out its endpoint.
 
     Args:
         directory: Where database, images and logs live.
         extra: Lines for the [DEFAULT] section of its configuration.
+        authtoken: How it asks a real Keystone; empty: it believes what a token says.
     """
-    venv = glance_venv()
+    venv = service_venv("glance")
     configuration = _CONFIGURATION.format(directory=directory, extra=extra)
-    (directory / "glance-api.conf").write_text(configuration)
-    (directory / "glance-api-paste.ini").write_text(_PIPELINE)
+    (directory / "glance-api.conf").write_text(configuration + authtoken)
+    believer = "keystonemiddleware.auth_token:filter_factory" if authtoken else "service:identity"
+    pipeline = _PIPELINE.replace("service:identity", believer)
+    (directory / "glance-api-paste.ini").write_text(pipeline)
     for store in ("images", "second", "staging", "tasks"):
         (directory / store).mkdir()
     run(

@@ -211,6 +211,7 @@ class Manner:
         announce: Told of what went wrong and is tried again.
         silence: Seconds after which a cloud that says nothing counts as gone.
         attempts: How often what may pass is tried.
+        pause: Seconds before the second attempt; they double from one to the next, up to a minute.
         budget: Seconds for all attempts together.
         stopping: Set when it shall end soon.
         transport: The way that the data takes.
@@ -227,6 +228,7 @@ class Manner:
     announce: Callable[[str], None] = lambda text: None
     silence: float = SILENCE
     attempts: int = 6
+    pause: float = 0.5
     budget: float = 4 * 3600.0
     stopping: threading.Event = field(default_factory=threading.Event)
     approve: Callable[[str, Mapping[str, str]], None] = lambda image_id, words: None
@@ -346,7 +348,7 @@ class _Work:
         """Do all that has to be done, again while what fails may pass."""
         retrying = Retrying(
             stop=stop_after_attempt(self.manner.attempts) | stop_after_delay(self.manner.budget),
-            wait=wait_exponential_jitter(multiplier=0.5, max=60),
+            wait=wait_exponential_jitter(multiplier=self.manner.pause, max=60),
             retry=retry_if_exception(self._passing),
             before_sleep=self._tell,
             sleep=sleep_using_event(self.manner.stopping),
