@@ -123,10 +123,12 @@ def running_identity(directory: Path) -> Iterator[Identity]:
 
 def _certify(directory: Path) -> None:
     """Make a certificate for the loopback that is its own authority."""
-    words = [need("openssl", "openssl"), "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]
+    openssl = need("openssl", "openssl")
+    words: list[str | Path] = [openssl, "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]
     words += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=127.0.0.1"]
     words += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    run([*words, "-keyout", str(directory / "tls.key"), "-out", str(directory / "tls.crt")])
+    words += ["-keyout", str(directory / "tls.key"), "-out", str(directory / "tls.crt")]
+    run(words)
 
 
 def _people(identity: Identity, glance: str) -> str:
