@@ -273,3 +273,44 @@ def test_all_needs_clouds_in_factory_yaml(call: Call, tmp_path: Path) -> None:
     done = call("upload", "minimal", "--cloud", "all")
     assert done.exit_code == 3
     assert "`all` means the clouds of factory.yaml" in done.output
+
+
+def test_images_in_a_cloud_are_compared_with_nova_and_the_standard(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    add_build(tmp_path / "catalog")
+    promises = {
+        "replace_frequency": "monthly",
+        "provided_until": "none",
+        "uuid_validity": "last-3",
+    }
+    factory_yaml(tmp_path, {"member": {"properties": promises}})
+    assert call("upload", "minimal", "--cloud", "member").exit_code == 0
+    stranger = glance_cloud.create(name="stranger", hw_disk_buss="virtio")
+
+    ours = call("validate", "--cloud", "member", "--scs", "--json")
+    assert ours.exit_code == 0, ours.output
+    (row,) = json.loads(ours.stdout)
+    assert (row["well"], row["mistakes"], row["conforms"]) == (True, [], True)
+    assert row["subject"].startswith("minimal-aarch64 (")
+
+    theirs = call("validate", "--cloud", "member", "--scs", "stranger")
+    assert theirs.exit_code == 3
+    assert f"stranger ({stranger}): to be corrected" in theirs.stdout
+    assert "nova: hw_disk_buss=virtio" in theirs.stdout
+    assert "scs-0102: os_distro: missing" in theirs.stdout
+
+    nobody = call("validate", "--cloud", "member", "nobody")
+    assert nobody.exit_code == 3
+    assert "no image in the cloud is called 'nobody'" in nobody.output
+
+
+def test_templates_and_builds_are_compared_with_the_standard(call: Call, tmp_path: Path) -> None:
+    add_build(tmp_path / "catalog")
+    templates = call("validate")
+    assert templates.exit_code == 0, templates.output
+    assert "debian-13 ppc64le: right" in templates.stdout
+    built = call("validate", "minimal", "--built", "--scs")
+    assert built.exit_code == 3
+    assert "replace_frequency: missing" in built.stdout
+    assert "image_build_date" not in built.stdout

@@ -221,7 +221,7 @@ def make_plan(
     """
     check_exists(template, profile)
     _check_files(template, template_file)
-    names = _installed(template, profile)
+    names = installed(template, profile)
     image_properties = properties.derive(profile, template, names)
     warnings = properties.validate(image_properties, hypervisor=profile.hypervisor)
     sources.refresh()
@@ -349,7 +349,7 @@ def _kernel_package(template: ImageTemplate, profile: ArchProfile) -> str:
 
 def _wanted(template: ImageTemplate, profile: ArchProfile) -> tuple[str, ...]:
     names = (
-        *_installed(template, profile),
+        *installed(template, profile),
         *_bootloader_packages(template, profile),
         _kernel_package(template, profile),
     )
@@ -368,8 +368,8 @@ def _guest_keyring(keyring: str) -> str:
     return f"{_GUEST_KEYRINGS}{Path(keyring).name}"
 
 
-def _installed(template: ImageTemplate, profile: ArchProfile) -> tuple[str, ...]:
-    """What a template asks to be installed; of a minimal one's packages it takes single files."""
+def installed(template: ImageTemplate, profile: ArchProfile) -> tuple[str, ...]:
+    """Name what a template asks to be installed; of a minimal one's packages only files are."""
     recipe = template.recipe
     if isinstance(recipe, MinimalTree):
         return ()

@@ -13,6 +13,7 @@ from imagefactory.cli.cache import cache_group
 from imagefactory.cli.look import doctor_command, list_command, schema_command, show_command
 from imagefactory.cli.proof import test_command, verify_command
 from imagefactory.cli.upload import upload_command
+from imagefactory.cli.validate import validate_command
 from imagefactory.commands import Commands
 from imagefactory.data import SearchPath, cache_directory
 from imagefactory.workbench import Workbench
@@ -59,6 +60,7 @@ for _command in (
     build_command,
     test_command,
     verify_command,
+    validate_command,
     upload_command,
     schema_command,
     cache_group,

@@ -30,7 +30,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from imagefactory import __version__
 from imagefactory.errors import CloudError, ConfigError, UnknownNameError
-from imagefactory.glance.stored import Stored
+from imagefactory.glance.stored import MARK_IMAGE, Stored
 
 # Failures are told in our own errors; without a handler Python would print their warnings too.
 for _library in ("keystoneauth", "openstack"):
@@ -123,6 +123,8 @@ _PASSING_STATUS = frozenset(
     }
 )
 
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 _PAGE = 100
 """Images that a list has at once; a cloud may give fewer (api_limit_max)."""
 
@@ -191,6 +193,24 @@ class Glance:
             for hidden in ("false", "true")
             for record in self._pages({**query, "os_hidden": hidden})
         ]
+
+    def visible(self, names: Sequence[str] = ()) -> list[Stored]:
+        """Return images that one sees, by their names or ids; without any, those with our marks.
+
+        Raises:
+            UnknownNameError: There is no such image.
+        """
+        if not names:
+            every = map(Stored.of, self._pages({"limit": str(_PAGE)}))
+            return [image for image in every if MARK_IMAGE in image.properties]
+        found: list[Stored] = []
+        for name in names:
+            query = {"id": name} if _UUID.fullmatch(name) else {"name": name}
+            images = [Stored.of(record) for record in self._pages(query)]
+            if not images:
+                raise UnknownNameError("image in the cloud", name, [])
+            found += images
+        return found
 
     def _pages(self, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         marker: dict[str, str] = {}

@@ -109,7 +109,12 @@ class NewImage:
             disk=build.disk,
             name=fill_name(target.name, words),
             dated_name=fill_name(target.dated_name, {**words, **per_build}),
-            properties={**build.properties, **target.properties, **numbers},
+            properties={
+                **descriptive(build, words["date"], target.url),
+                **build.properties,
+                **target.properties,
+                **numbers,
+            },
             marker={
                 MARK_IMAGE: build.image,
                 MARK_ARCH: build.architecture,
@@ -155,6 +160,18 @@ class NewImage:
                 bool(value) and value == hash_of(self.disk, algorithm)
             ),
         )
+
+
+def descriptive(build: Build, date: str, url: str | None) -> dict[str, str]:
+    """Return what scs-0102 wants users to be told, as far as a build knows it."""
+    template = build.manifest.get("record", {}).get("template", {})
+    built = datetime.strptime(date, TIME_FORMAT)
+    return {
+        "image_build_date": f"{built:%Y-%m-%d %H:%M}",
+        "image_description": str(template.get("description") or build.image),
+        "image_original_user": build.properties.get("os_admin_user", "none"),
+        "image_source": url if url and "{" not in url else "private",
+    }
 
 
 def words_of(build: Build) -> dict[str, str]:

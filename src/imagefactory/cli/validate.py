@@ -1,0 +1,156 @@
+"""The command that compares image properties with what nova and standards know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from imagefactory import properties, render, scs, template
+from imagefactory.cli.options import arch_option, config_option, json_option
+from imagefactory.console import out
+from imagefactory.errors import ConfigError
+from imagefactory.plan import installed
+from imagefactory.properties import PropertyMistakesError
+from imagefactory.settings import Settings
+from imagefactory.workbench import Workbench
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found of one set of properties.
+
+    Attributes:
+        subject: What people call it.
+        mistakes: What nova or Glance would refuse.
+        warnings: What nova will not like.
+        scs: What the SCS standard has otherwise; empty if nobody asked.
+        conforms: Whether the standard is kept.
+    """
+
+    subject: str
+    mistakes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    scs: tuple[str, ...] = ()
+    conforms: bool = True
+
+    @property
+    def well(self) -> bool:
+        """Whether there is nothing to correct."""
+        return self.conforms and not self.mistakes
+
+
+@click.command(
+    "validate",
+    epilog="Examples:\n\n  imagefactory validate\n\n"
+    "  imagefactory validate debian-12 --arch all --built --scs\n\n"
+    "  imagefactory validate --cloud mycloud --scs 'Debian 12'",
+)
+@click.argument("images", nargs=-1, metavar="[IMAGE]...")
+@arch_option
+@json_option
+@click.option("--built", is_flag=True, help="Look at the newest builds, not at the templates.")
+@click.option("--cloud", help="Look at images in a cloud, by name or id [default: all of ours].")
+@config_option
+@click.option("--scs", "by_scs", is_flag=True, help="By the standard scs-0102, too.")
+@click.pass_obj
+def validate_command(
+    bench: Workbench,
+    *,
+    images: tuple[str, ...],
+    architectures: tuple[str, ...],
+    as_json: bool,
+    built: bool,
+    cloud: str | None,
+    config: Path | None,
+    by_scs: bool,
+) -> int:
+    """Compare image properties with nova's vocabulary, and with the SCS standard for metadata.
+
+    Of each IMAGE (default: all templates) what would be uploaded, of its newest builds, or of
+    images that are in a cloud. Exit status 0: all is well; 3: something is to be corrected.
+    """
+    if built and cloud:
+        raise click.UsageError("--built and --cloud exclude each other")
+    if cloud:
+        found = _in_cloud(cloud, images, config)
+    elif built:
+        found = _built(bench, images, architectures)
+    else:
+        found = _described(bench, images, architectures)
+    verdicts = [_judge(subject, what, by_scs=by_scs) for subject, what in found]
+    if as_json:
+        click.echo(render.to_json([{**asdict(one), "well": one.well} for one in verdicts]))
+    for verdict in () if as_json else verdicts:
+        _show(verdict)
+    return 0 if all(verdict.well for verdict in verdicts) else ConfigError.exit_code
+
+
+Found = Iterator[tuple[str, Mapping[str, str]]]
+
+
+def _described(bench: Workbench, images: Sequence[str], architectures: Sequence[str]) -> Found:
+    names = images or sorted(bench.path.yaml_files("templates"))
+    for image, profile in bench.orders(names, architectures):
+        item, _ = template.load(bench.path, image)
+        told = {
+            "image_build_date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
+            "image_description": item.description,
+            "image_original_user": item.default_user,
+            "image_source": "private",
+        }
+        derived = properties.derive(profile, item, installed(item, profile))
+        yield f"{image} {profile.name}", {**told, **derived}
+
+
+def _built(bench: Workbench, images: Sequence[str], architectures: Sequence[str]) -> Found:
+    from imagefactory.glance.target import CloudTarget  # noqa: PLC0415 (as in cli/upload.py)
+    from imagefactory.glance.upload import NewImage  # noqa: PLC0415
+
+    known = [image for image in sorted(bench.path.yaml_files("templates")) if not images]
+    for image in images or known:
+        if not images and not any(bench.catalog.directory.glob(f"{image}/*/*/manifest.json")):
+            continue
+        for build in bench.builds(image, architectures):
+            new = NewImage.of_build(build, CloudTarget(), "private")
+            yield f"{image} {build.architecture} of {build.manifest['built'][:16]}", new.properties
+
+
+def _in_cloud(name: str, images: Sequence[str], config: Path | None) -> Found:
+    from imagefactory.glance.client import connect  # noqa: PLC0415 (as in cli/upload.py)
+    from imagefactory.glance.upload import SILENCE  # noqa: PLC0415
+
+    (target,) = Settings.read(config).targets([name]).values()
+    with connect(target.cloud or name, SILENCE, target.region) as glance:
+        for image in glance.visible(images):
+            numbers = {key: str(image.fields[key] or 0) for key in ("min_disk", "min_ram")}
+            yield f"{image.name} ({image.id})", {**image.properties, **numbers}
+
+
+def _judge(subject: str, told: Mapping[str, str], *, by_scs: bool) -> Verdict:
+    mistakes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    try:
+        warnings = tuple(properties.validate(told))
+    except PropertyMistakesError as error:
+        mistakes = error.mistakes
+    found = tuple(scs.check(told)) if by_scs else ()
+    conforms = not any(one.breaks for one in found)
+    return Verdict(subject, mistakes, warnings, tuple(map(str, found)), conforms)
+
+
+def _show(verdict: Verdict) -> None:
+    def line(text: str) -> None:
+        out.print(text, soft_wrap=True, markup=False)
+
+    line(f"{verdict.subject}: {'right' if verdict.well else 'to be corrected'}")
+    for kind, texts in (
+        ("nova", verdict.mistakes),
+        ("warning", verdict.warnings),
+        ("scs-0102", verdict.scs),
+    ):
+        for text in texts:
+            line(f"  {kind}: {text}")
