@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -18,10 +20,12 @@ from click.testing import CliRunner, Result
 from imagefactory.arch import ArchProfiles
 from imagefactory.catalog import Catalog, now
 from imagefactory.cli import main
-from imagefactory.data import SearchPath, sha256_of, shipped_directory
+from imagefactory.data import SearchPath, cache_directory, sha256_of, shipped_directory
+from imagefactory.glance import upload as uploads
 from imagefactory.properties import derive
 from tests.glance.cloud import GlanceCloud
 from tests.glance.images import MINIMAL, qcow2
+from tests.glance.proxy import bad_wire
 
 pytestmark = [
     pytest.mark.system,
@@ -63,6 +67,8 @@ def add_build(directory: Path, number: int = 1) -> Path:
 def call(glance_cloud: GlanceCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache-home"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    # As for a program of its own, which some tests start.
+    monkeypatch.setattr(uploads, "cache_directory", cache_directory)
 
     def invoke(*words: str | Path) -> Result:
         given = ["--catalog", str(tmp_path / "catalog"), *map(str, words)]
@@ -273,6 +279,66 @@ def test_all_needs_clouds_in_factory_yaml(call: Call, tmp_path: Path) -> None:
     done = call("upload", "minimal", "--cloud", "all")
     assert done.exit_code == 3
     assert "`all` means the clouds of factory.yaml" in done.output
+
+
+def test_what_a_run_that_was_killed_has_left_is_gone_after_the_next(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    add_build(tmp_path / "catalog", 1)
+    assert call("upload", "minimal", "--cloud", "member").exit_code == 0
+    (older,) = glance_cloud.images()
+    add_build(tmp_path / "catalog", 2)
+    reached, released = threading.Event(), threading.Event()
+
+    def hold(piece: bytes) -> bytes:
+        reached.set()
+        released.wait(60)
+        return piece
+
+    words = ["--catalog", str(tmp_path / "catalog"), "upload", "minimal", "--cloud", "slow"]
+    with bad_wire(glance_cloud.endpoint, hold, after=1_000_000) as endpoint:
+        glance_cloud.add("slow", endpoint=endpoint)
+        with subprocess.Popen([sys.executable, "-m", "imagefactory", *words]) as process:
+            assert reached.wait(60)
+            process.kill()
+        released.set()
+        found = {one["id"]: one["status"] for one in glance_cloud.images()}
+    assert len(found) == 2, "it had begun"
+    assert found.pop(older["id"]) == "active", "readers still find the older one"
+
+    done = call("upload", "minimal", "--cloud", "member")
+
+    assert done.exit_code == 0, done.output
+    assert f"delete {next(iter(found))}" in done.stdout
+    (newest,) = glance_cloud.images()
+    assert newest["id"] not in found
+    assert [one["id"] for one in glance_cloud.images(os_hidden="true")] == [older["id"]]
+
+
+def test_ctrl_c_takes_back_what_was_begun(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    add_build(tmp_path / "catalog")
+    assert call("list").exit_code == 0
+    reached, released = threading.Event(), threading.Event()
+
+    def hold(piece: bytes) -> bytes:
+        reached.set()
+        released.wait(60)
+        return piece
+
+    words = ["--catalog", str(tmp_path / "catalog"), "upload", "minimal", "--cloud", "slow"]
+    with bad_wire(glance_cloud.endpoint, hold, after=1_000_000) as endpoint:
+        glance_cloud.add("slow", endpoint=endpoint)
+        command = [sys.executable, "-m", "imagefactory", *words]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert reached.wait(60)
+            process.send_signal(signal.SIGINT)
+            released.set()
+            _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert glance_cloud.images() == []
 
 
 def test_images_in_a_cloud_are_compared_with_nova_and_the_standard(

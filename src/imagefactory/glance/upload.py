@@ -419,6 +419,7 @@ class _Work:
 
     def _take(self, steps: Iterable[Step], done: list[str]) -> None:
         for step in steps:
+            self._go_on()
             if isinstance(step, Leave):
                 self.left.append(str(step))
                 continue
@@ -428,6 +429,10 @@ class _Work:
                 self._forgive(step, error)
             else:
                 done.append(str(step))
+
+    def _go_on(self) -> None:
+        if self.manner.stopping.is_set():
+            raise KeyboardInterrupt
 
     def _take_one(self, step: Step) -> None:
         if isinstance(step, Amend):
@@ -472,6 +477,7 @@ class _Work:
         try:
             self.glance.create(fields)
             digest = self._transfer.bring(image_id, self.image.disk)
+            self._go_on()
             _verify(self.glance.get(image_id), self.image.disk, digest)
             self.manner.approve(image_id, {"cloud": self.glance.cloud})
         except BaseException as error:
