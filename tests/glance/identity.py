@@ -79,6 +79,20 @@ class Identity:
         """A cloud of clouds.yaml."""
         return {"auth": auth, "region_name": _REGION, "cacert": str(self.authority), **more}
 
+    @contextlib.contextmanager
+    def service(self, kind: str, url: str) -> Iterator[None]:
+        """Have the catalog name one more service while a block runs."""
+        with self.connect("admin") as cloud:
+            keystone: Any = cloud.identity
+            service = keystone.create_service(name=kind, type=kind)
+            keystone.create_endpoint(
+                service_id=service.id, interface="public", region_id=_REGION, url=url
+            )
+            try:
+                yield
+            finally:
+                keystone.delete_service(service.id)
+
     def connect(self, user: str = "builder") -> openstack.connection.Connection:
         """Log in by a client of one's own."""
         auth = self.auth(user)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import threading
 import traceback
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from ruamel.yaml import YAML
 
 from imagefactory.errors import CloudError, ConfigError
 from imagefactory.glance import upload as uploads
+from imagefactory.glance.target import Rotation
 from imagefactory.glance.upload import NewImage
 from tests.factory import MINUTES
 from tests.glance.identity import CANARY, Identity, identity
 from tests.glance.images import qcow2
-from tests.glance.test_upload import new_image, upload
+from tests.glance.test_upload import build, new_image, upload
 
 __all__ = ["identity"]
 
@@ -62,8 +67,9 @@ def clean(identity: Identity) -> Iterator[None]:
     """Leave no image in the project."""
     yield
     with identity.connect() as cloud:
-        for image in cloud.image.images(owner=identity.project):
-            cloud.image.delete_image(image.id)
+        for hidden in (False, True):
+            for image in cloud.image.images(owner=identity.project, is_hidden=hidden):
+                cloud.image.delete_image(image.id)
 
 
 def password(cloud: Identity) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -180,6 +186,50 @@ def test_nothing_secret_is_logged_however_much_is_logged(
     assert CANARY not in repr(done)
     with identity.connect() as cloud:
         assert CANARY not in str(cloud.image.get_image(done.id).to_dict())
+
+
+@pytest.mark.parametrize("administrator", [True, False])
+def test_an_image_that_servers_are_made_of_is_not_deleted(
+    identity: Identity,
+    image: NewImage,
+    configure: Configure,
+    tmp_path: Path,
+    administrator: bool,
+) -> None:
+    """Nova is a stand-in here that knows one question; where it is, the real Keystone says."""
+    configure(*password(identity))
+    older = upload(build(image, tmp_path, 1), cloud="mine")
+    asked: list[dict[str, list[str]]] = []
+
+    class Compute(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            query = parse_qs(urlsplit(self.path).query)
+            asked.append(query)
+            refused = "all_tenants" in query and not administrator
+            servers = [{"id": "1"}] if query["image"] == [older.id] else []
+            content = json.dumps({"servers": servers}).encode()
+            self.send_response(403 if refused else 200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), Compute) as server,
+        identity.service("compute", f"http://127.0.0.1:{server.server_port}/v2.1"),
+    ):
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        newer = upload(build(image, tmp_path, 2), cloud="mine", rotation=Rotation(keep=0))
+        server.shutdown()
+    assert any(older.id in text and "servers are made of it" in text for text in newer.left)
+    assert len(asked) == (1 if administrator else 2)
+    with identity.connect() as cloud:
+        assert cloud.image.get_image(older.id).status == "active"
+
+    last = upload(build(image, tmp_path, 2), cloud="mine", rotation=Rotation(keep=0))
+    assert any(step.startswith(f"delete {older.id}") for step in last.steps)
 
 
 def told(error: BaseException) -> str:

@@ -303,6 +303,38 @@ class Glance:
                 action = f"offering image {image_id} to the project {project}"
                 self._call("POST", path, action, json={"member": project})
 
+    def in_use(self, image_id: str) -> bool | None:
+        """Whether servers are made of an image; None: this cloud has nobody to ask.
+
+        An administrator is told of all servers, others of their own project's.
+        """
+        try:
+            compute = self.connection.session.get_endpoint(
+                service_type="compute",
+                interface=self.connection.config.get_interface("compute"),
+                region_name=self.connection.config.get_region_name("compute"),
+            )
+        except (auth_errors.ClientException, sdk_errors.SDKException):
+            compute = None
+        if compute is None:
+            return None
+        # Compute API, "List Servers"; only administrators may ask for all projects.
+        for everybody in ({"all_tenants": "1"}, {}):
+            query = {"image": image_id, "limit": "1", **everybody}
+            action = f"asking which servers are made of image {image_id}"
+            with self._told(action):
+                answer = self.connection.session.get(
+                    f"{compute.rstrip('/')}/servers",
+                    params=query,
+                    timeout=self.timeout,
+                    raise_exc=False,
+                )
+            if answer.status_code != HTTPStatus.FORBIDDEN:
+                break
+        if answer.status_code >= HTTPStatus.MULTIPLE_CHOICES:
+            raise RefusedError(action, answer)
+        return bool(answer.json()["servers"])
+
     def delete(self, image_id: str) -> None:
         """Delete an image; one that is not there any more is no error.
 

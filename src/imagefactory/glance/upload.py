@@ -424,11 +424,17 @@ class _Work:
                 self.left.append(str(step))
                 continue
             try:
+                if isinstance(step, Remove) and self._in_use(step.image):
+                    self.left.append(f"{step}: not done, servers are made of it")
+                    continue
                 self._take_one(step)
             except RefusedError as error:
                 self._forgive(step, error)
             else:
                 done.append(str(step))
+
+    def _in_use(self, image: Stored) -> bool:
+        return not image.unfinished and bool(self.glance.in_use(image.id))
 
     def _go_on(self) -> None:
         if self.manner.stopping.is_set():
