@@ -14,9 +14,10 @@ from imagefactory import run
 from imagefactory.cache import Store, in_use
 from imagefactory.catalog import Build
 from imagefactory.errors import CloudError, CommandError, ImageFactoryError, of_system
+from imagefactory.glance.newimage import NewImage, words_of
 from imagefactory.glance.target import CloudTarget, Visibility, fill_name
 from imagefactory.glance.transport import Progress, Transport
-from imagefactory.glance.upload import Manner, NewImage, Uploaded, upload, words_of
+from imagefactory.glance.upload import Manner, Uploaded, upload
 from imagefactory.schedule import side_by_side
 
 _CONVERSION = 3600.0

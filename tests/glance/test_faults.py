@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from imagefactory.errors import CloudError
-from imagefactory.glance.upload import NewImage
+from imagefactory.glance.newimage import NewImage
 from tests.factory import MINUTES
 from tests.glance.chaos import Chaos, chaotic
 from tests.glance.cloud import GlanceCloud

@@ -18,8 +18,8 @@ from ruamel.yaml import YAML
 
 from imagefactory.errors import CloudError, ConfigError
 from imagefactory.glance import upload as uploads
+from imagefactory.glance.newimage import NewImage
 from imagefactory.glance.target import Rotation
-from imagefactory.glance.upload import NewImage
 from tests.factory import MINUTES
 from tests.glance.identity import CANARY, Identity, identity
 from tests.glance.images import qcow2

@@ -15,10 +15,11 @@ from imagefactory.arch import ArchProfile, ArchProfiles
 from imagefactory.data import SearchPath, shipped_directory
 from imagefactory.errors import CloudError, ConfigError, ImageFactoryError, PropertyError
 from imagefactory.glance import upload as uploads
-from imagefactory.glance.client import UnknownCloudError
+from imagefactory.glance.failures import UnknownCloudError
 from imagefactory.glance.inspect import UnsafeDiskError
+from imagefactory.glance.newimage import NewImage
 from imagefactory.glance.target import Rotation
-from imagefactory.glance.upload import Manner, NewImage, UntestedImageError, Uploaded
+from imagefactory.glance.upload import Manner, UntestedImageError, Uploaded
 from imagefactory.properties import derive
 from imagefactory.run import run
 from tests.glance.cloud import GlanceCloud, cloud_at, running_glance

@@ -210,7 +210,7 @@ def require(targets: Mapping[str, CloudTarget]) -> None:
     Raises:
         ConfigError: No clouds.yaml and no OS_* variables describe one.
     """
-    from imagefactory.glance.client import check_configured  # noqa: PLC0415 (as above)
+    from imagefactory.glance.login import check_configured  # noqa: PLC0415 (as above)
 
     for name, target in targets.items():
         check_configured(target.cloud or name, target.region)

@@ -13,6 +13,7 @@ from imagefactory import properties, render, scs, template
 from imagefactory.cli.options import arch_option, config_option, json_option
 from imagefactory.console import out
 from imagefactory.errors import ConfigError
+from imagefactory.glance.target import CloudTarget
 from imagefactory.plan import installed
 from imagefactory.properties import PropertyMistakesError
 from imagefactory.settings import Settings
@@ -107,8 +108,7 @@ def _described(bench: Workbench, images: Sequence[str], architectures: Sequence[
 
 
 def _built(bench: Workbench, images: Sequence[str], architectures: Sequence[str]) -> Found:
-    from imagefactory.glance.target import CloudTarget  # noqa: PLC0415 (as in cli/upload.py)
-    from imagefactory.glance.upload import NewImage  # noqa: PLC0415
+    from imagefactory.glance.newimage import NewImage  # noqa: PLC0415 (as in cli/upload.py)
 
     known = [image for image in sorted(bench.path.yaml_files("templates")) if not images]
     for image in images or known:
@@ -120,7 +120,7 @@ def _built(bench: Workbench, images: Sequence[str], architectures: Sequence[str]
 
 
 def _in_cloud(name: str, images: Sequence[str], config: Path | None) -> Found:
-    from imagefactory.glance.client import connect  # noqa: PLC0415 (as in cli/upload.py)
+    from imagefactory.glance.login import connect  # noqa: PLC0415 (as in cli/upload.py)
     from imagefactory.glance.upload import SILENCE  # noqa: PLC0415
 
     (target,) = Settings.read(config).targets([name]).values()

@@ -7,148 +7,29 @@ only its configuration, authentication and connection are used here.
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from html import unescape
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any, Protocol
 
 import requests
 from keystoneauth1 import exceptions as auth_errors
 from openstack import exceptions as sdk_errors
-from openstack.config import loader
-from openstack.config.cloud_region import CloudRegion
-from openstack.config.loader import OpenStackConfig
 from openstack.connection import Connection
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from imagefactory import __version__
-from imagefactory.errors import CloudError, ConfigError, UnknownNameError
+from imagefactory.errors import CloudError, UnknownNameError
+from imagefactory.glance.failures import PASSING, SERVER_ERROR, RefusedError, clean, describe
 from imagefactory.glance.stored import MARK_IMAGE, Stored
-
-# Failures are told in our own errors; without a handler Python would print their warnings too.
-for _library in ("keystoneauth", "openstack"):
-    logging.getLogger(_library).addHandler(logging.NullHandler())
-
-_LONGEST_ANSWER = 500
-"""Characters of the cloud's own words in an error."""
-
-_NO_CLOUD = "defaults"
-"""What openstacksdk calls the empty configuration that it makes up when it finds none."""
 
 _DELETE_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
 """Seconds between the attempts to delete an image that the cloud is still busy with."""
-
-_SERVER_ERROR = HTTPStatus.INTERNAL_SERVER_ERROR
-
-_STATUS_HINTS = {
-    401: "check the credentials in clouds.yaml, and whether they have expired",
-    403: "the role of these credentials does not allow it",
-    404: "is this the endpoint of an image service?",
-    409: "another program changes the same image",
-    413: "a limit of the cloud is reached: delete old images or ask for a larger quota",
-    415: "the cloud inspected the file and found another format than declared",
-    503: "the cloud's image store is full or out of order; try again later",
-}
-
-_CONNECTION_HINTS: tuple[tuple[type[Exception], str, str], ...] = (
-    (
-        auth_errors.Unauthorized,
-        "refused the credentials",
-        "check user, password, project and domains in clouds.yaml (`openstack token issue`)",
-    ),
-    (
-        auth_errors.MissingRequiredOptions,
-        "cannot be logged in to, something is missing in clouds.yaml",
-        "see https://docs.openstack.org/openstacksdk/latest/user/config/configuration.html",
-    ),
-    (
-        auth_errors.SSLError,
-        "has a certificate that is not trusted here",
-        "set `cacert` in clouds.yaml to the file of its authority",
-    ),
-    (
-        auth_errors.ConnectTimeout,
-        "did not answer in time",
-        "is the endpoint right, and reachable from here?",
-    ),
-    (
-        auth_errors.ConnectFailure,
-        "cannot be reached, or broke the connection",
-        "is the endpoint right, and reachable from here?",
-    ),
-    *(
-        (
-            discovery,
-            "has no image service that can be reached",
-            "is the endpoint right, and reachable from here?",
-        )
-        for discovery in (auth_errors.DiscoveryFailure, sdk_errors.ServiceDiscoveryException)
-    ),
-    (
-        auth_errors.EndpointNotFound,
-        "offers no image service to these credentials",
-        "check region_name and interface in clouds.yaml (`openstack catalog list`)",
-    ),
-    (
-        auth_errors.ClientException,
-        "cannot be talked to",
-        "check the cloud's entry in clouds.yaml",
-    ),
-    (sdk_errors.SDKException, "cannot be talked to", "check the cloud's entry in clouds.yaml"),
-)
-
-_PASSING = (
-    auth_errors.ConnectFailure,
-    auth_errors.ConnectTimeout,
-    auth_errors.RetriableConnectionFailure,
-    auth_errors.UnknownConnectionError,
-    auth_errors.DiscoveryFailure,
-    sdk_errors.ServiceDiscoveryException,
-)
-"""Errors of the wire, which may be over in a moment."""
-
-_PASSING_STATUS = frozenset(
-    {
-        HTTPStatus.REQUEST_TIMEOUT,
-        HTTPStatus.CONFLICT,
-        HTTPStatus.TOO_EARLY,
-        HTTPStatus.TOO_MANY_REQUESTS,
-    }
-)
 
 _UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _PAGE = 100
 """Images that a list has at once; a cloud may give fewer (api_limit_max)."""
-
-_SECRETS = re.compile(r"pass|secret|token|key", re.IGNORECASE)
-
-
-class UnknownCloudError(UnknownNameError):
-    """A cloud was named that no clouds.yaml and no OS_* variable describes."""
-
-    def __init__(self, name: str, known: list[str], file: str | None) -> None:
-        super().__init__("cloud", name, known)
-        self.hint += f" (from {file})" if file else " (there is no readable clouds.yaml)"
-
-
-class RefusedError(CloudError):
-    """The image service answered with an error; the message holds its own words."""
-
-    def __init__(self, action: str, response: requests.Response) -> None:
-        self.status: int = response.status_code
-        super().__init__(
-            f"{action}: the cloud answered {self.status} {_words(response)}".rstrip(),
-            hint=_STATUS_HINTS.get(self.status, "the log of the cloud's image service tells more"),
-        )
-        self.transient = self.status in _PASSING_STATUS or self.status >= _SERVER_ERROR
 
 
 class Body(Protocol):
@@ -347,7 +228,7 @@ class Glance:
             except RefusedError as error:
                 if error.status == HTTPStatus.NOT_FOUND:
                     return
-                busy = error.status == HTTPStatus.CONFLICT or error.status >= _SERVER_ERROR
+                busy = error.status == HTTPStatus.CONFLICT or error.status >= SERVER_ERROR
                 if pause is None or not busy:
                     raise
                 time.sleep(pause)
@@ -369,103 +250,12 @@ class Glance:
         try:
             yield
         except (auth_errors.ClientException, sdk_errors.SDKException) as error:
-            what, hint = _describe(error)
+            what, hint = describe(error)
             endpoint = self.connection.config.get_endpoint("image")
             words = str(error) + (f" ({endpoint})" if endpoint else "")
             failure = CloudError(
-                f"{action}: the cloud {self.cloud!r} {what}: {_clean(words, self.secrets)}",
+                f"{action}: the cloud {self.cloud!r} {what}: {clean(words, self.secrets)}",
                 hint=hint,
             )
-            failure.transient = isinstance(error, _PASSING)
+            failure.transient = isinstance(error, PASSING)
             raise failure from None
-
-
-def check_configured(cloud: str, region: str | None = None) -> None:
-    """Refuse a cloud or a region that nothing describes; no cloud is asked.
-
-    Raises:
-        UnknownCloudError: No such cloud is configured.
-        ConfigError: The configuration cannot be read.
-    """
-    _region(cloud, region)
-
-
-@contextlib.contextmanager
-def connect(cloud: str, timeout: float, region: str | None = None) -> Iterator[Glance]:
-    """Open a connection to the image service of a cloud of clouds.yaml.
-
-    The name ``envvars`` stands for the OS_* variables of the environment.
-
-    Args:
-        cloud: Its name.
-        timeout: Seconds of silence after which the service counts as gone.
-        region: One of the cloud's regions; unset: the one that clouds.yaml names.
-
-    Raises:
-        UnknownCloudError: No such cloud is configured.
-        ConfigError: The configuration cannot be read.
-    """
-    chosen = _region(cloud, region)
-    auth = chosen.config.get("auth") or {}
-    secrets = tuple(
-        str(value) for name, value in auth.items() if value and _SECRETS.search(str(name))
-    )
-    try:
-        connection = Connection(config=chosen)
-    except (auth_errors.ClientException, sdk_errors.SDKException) as error:
-        what, hint = _describe(error)
-        raise CloudError(
-            f"the cloud {cloud!r} {what}: {_clean(str(error), secrets)}", hint=hint
-        ) from None
-    with contextlib.closing(connection):
-        yield Glance(connection, cloud, timeout, secrets)
-
-
-def _region(cloud: str, region: str | None = None) -> CloudRegion:
-    try:
-        config = OpenStackConfig(app_name="imagefactory", app_version=__version__)
-        known = sorted(set(config.get_cloud_names()) - {_NO_CLOUD})
-        if cloud in known:
-            if region is None:  # the key itself would mean: none
-                return config.get_one(cloud=cloud)
-            return config.get_one(cloud=cloud, region_name=region)
-    except (auth_errors.ClientException, sdk_errors.SDKException) as error:
-        what, hint = _describe(error)
-        raise ConfigError(
-            f"the cloud {cloud!r} {what}: {_clean(str(error), ())}", hint=hint
-        ) from None
-    _refuse_broken_files()
-    raise UnknownCloudError(cloud, known, config.config_filename)
-
-
-def _refuse_broken_files() -> None:
-    """Tell of a clouds.yaml that the SDK has passed over because it is no YAML."""
-    named = os.environ.get("OS_CLIENT_CONFIG_FILE")
-    for path in map(Path, [*([named] if named else []), *loader.CONFIG_FILES]):
-        try:
-            YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-        except MarkedYAMLError as error:  # its text may quote a password: only the place is told
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise ConfigError(
-                f"{path}:{line}: not readable as YAML", hint="correct the file"
-            ) from None
-        except (OSError, YAMLError, UnicodeDecodeError):
-            continue
-
-
-def _describe(error: Exception) -> tuple[str, str]:
-    return next((what, hint) for kind, what, hint in _CONNECTION_HINTS if isinstance(error, kind))
-
-
-def _clean(text: str, secrets: tuple[str, ...]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return re.sub(r"//[^/@\s]+@", "//***@", text)[:_LONGEST_ANSWER]
-
-
-def _words(response: requests.Response) -> str:
-    """Return the sentence in an answer, be it HTML, JSON or plain text."""
-    text = re.sub(r"<(head|title)>.*?</\1>", " ", response.text, flags=re.DOTALL)
-    text = " ".join(unescape(re.sub(r"<[^>]+>", " ", text)).split())
-    text = text.removeprefix(f"{response.status_code} ").removeprefix(response.reason or "")
-    return (text.strip() or response.reason or "")[:_LONGEST_ANSWER]
