@@ -97,3 +97,8 @@ def installed_for_all(tmp_path: Path) -> Iterator[Path]:
         yield target / "bin/imagefactory"
     finally:
         subprocess.run(["rm", "-rf", str(target)], check=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: at the end, one of them would keep one worker busy and no other."""
+    items.sort(key=lambda item: item.path.name != "test_debian_job.py")
