@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,7 +95,7 @@ class Courier:
     def _deliver(self, delivery: Delivery, stopping: threading.Event) -> Delivered:
         try:
             with self.transfers(delivery.subject) as progress:
-                done = self._upload(delivery, _stoppable(progress, stopping), stopping)
+                done = self._upload(delivery, progress, stopping)
         except ImageFactoryError as error:
             return Delivered(delivery, error=error)
         except OSError as error:
@@ -149,29 +148,16 @@ def _transport(target: CloudTarget, build: Build, disk: Path) -> Transport:
     )
 
 
-def _stoppable(progress: Progress, stopping: threading.Event) -> Progress:
-    """A thread that sends hears of Ctrl-C by what it is asked to tell."""
-
-    def tell(sent: int, total: int) -> None:
-        if stopping.is_set():
-            raise KeyboardInterrupt
-        progress(sent, total)
-
-    return tell
-
-
-def _hooks(
-    commands: Sequence[Sequence[str]], image: NewImage
-) -> Callable[[str, Mapping[str, str]], None]:
+def _hooks(commands: Sequence[Sequence[str]], image: NewImage) -> Callable[[str, str], None]:
     """Return what runs an operator's commands on an image that is verified and not yet seen."""
 
-    def approve(image_id: str, cloud: Mapping[str, str]) -> None:
-        words = {"id": image_id, "name": image.name, **cloud}
+    def approve(image_id: str, cloud: str) -> None:
+        words = {"id": image_id, "name": image.name, "cloud": cloud}
         env = {f"IMAGEFACTORY_{key.upper()}": value for key, value in words.items()}
         for command in commands:
             try:
                 run.run([word.format_map(words) for word in command], env=env, timeout=_CONVERSION)
-            except (CommandError, subprocess.SubprocessError, LookupError, ValueError) as error:
+            except (CommandError, LookupError, ValueError) as error:
                 told = error.message if isinstance(error, ImageFactoryError) else str(error)
                 raise CloudError(
                     f"after_upload: {told}",

@@ -42,8 +42,10 @@ Reentrant, for a signal's handler may find its own thread at that.
 """
 
 _ending = threading.Event()
-_interrupted = threading.Event()
 """Set once no program may be started any more."""
+
+_interrupted = threading.Event()
+"""Set once programs have been told to end."""
 
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 

@@ -22,6 +22,8 @@ _LONGEST_ANSWER = 500
 
 SERVER_ERROR = HTTPStatus.INTERNAL_SERVER_ERROR
 
+_LOG_HINT = "the log of the cloud's image service tells more"
+
 _STATUS_HINTS = {
     401: "check the credentials in clouds.yaml, and whether they have expired",
     403: "the role of these credentials does not allow it",
@@ -107,6 +109,15 @@ class UnknownCloudError(UnknownNameError):
         self.hint += f" (from {file})" if file else " (there is no readable clouds.yaml)"
 
 
+class WrongStateError(CloudError):
+    """A cloud has something otherwise than it should; it may be right the next time."""
+
+    transient = True
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint=_LOG_HINT)
+
+
 class RefusedError(CloudError):
     """The image service answered with an error; the message holds its own words."""
 
@@ -114,7 +125,7 @@ class RefusedError(CloudError):
         self.status: int = response.status_code
         super().__init__(
             f"{action}: the cloud answered {self.status} {_words(response)}".rstrip(),
-            hint=_STATUS_HINTS.get(self.status, "the log of the cloud's image service tells more"),
+            hint=_STATUS_HINTS.get(self.status, _LOG_HINT),
         )
         self.transient = self.status in _PASSING_STATUS or self.status >= SERVER_ERROR
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -105,9 +105,7 @@ class Activate:
     active: bool
 
     def __str__(self) -> str:
-        return (
-            f"{'reactivate' if self.active else 'deactivate'} {self.image.id} ({self.image.name})"
-        )
+        return f"{'reactivate' if self.active else 'deactivate'} {self.image}"
 
 
 @dataclass(frozen=True)
@@ -129,7 +127,7 @@ class Remove:
     why: str
 
     def __str__(self) -> str:
-        return f"delete {self.image.id} ({self.image.name}): {self.why}"
+        return f"delete {self.image}: {self.why}"
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ class Leave:
     why: str
 
     def __str__(self) -> str:
-        return f"leave {self.image.id} ({self.image.name}): {self.why}"
+        return f"leave {self.image}: {self.why}"
 
 
 Step = Send | Amend | Activate | Copy | Remove | Leave
@@ -160,7 +158,7 @@ class Reconciliation:
     current: Stored | None
     before: tuple[Step, ...] = ()
     present: tuple[Step, ...] = ()
-    after: tuple[Step, ...] = field(default=())
+    after: tuple[Step, ...] = ()
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -303,7 +301,8 @@ def _expired(image: Stored, number: int, rotation: Rotation, now: datetime) -> b
 def _retired(image: Stored, wanted: Wanted, rotation: Rotation) -> Iterator[Step]:
     changed = []
     if image.name == wanted.name:
-        changed.append(Change("name", _dated(image, wanted), image.name))
+        digest = image.properties.get(MARK_DIGEST, "")
+        changed.append(Change("name", wanted.dated(image.built, digest), image.name))
         if _protected_by_us(image, wanted):
             changed.append(Change("protected", False, True))
     if rotation.old == "hide" and not image.hidden:
@@ -317,7 +316,3 @@ def _retired(image: Stored, wanted: Wanted, rotation: Rotation) -> Iterator[Step
 def _protected_by_us(image: Stored, wanted: Wanted) -> bool:
     """Whether its protection is the newest build's, which moves on with the name."""
     return image.protected and wanted.protected and image.name == wanted.name
-
-
-def _dated(image: Stored, wanted: Wanted) -> str:
-    return wanted.dated(image.built, image.properties.get(MARK_DIGEST, ""))

@@ -106,6 +106,9 @@ class Stored:
             message=str(record.get("os_glance_import_message") or "it does not say why"),
         )
 
+    def __str__(self) -> str:
+        return f"{self.id} ({self.name})"
+
     @property
     def unfinished(self) -> bool:
         """Whether its data is not there, or not all of it."""

@@ -7,12 +7,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO, Literal
 
 from imagefactory.errors import CloudError
 from imagefactory.glance.client import Glance
+from imagefactory.glance.failures import WrongStateError
 from imagefactory.glance.stored import Stored
 
 HASH = "sha512"
@@ -100,7 +101,7 @@ class Transfer:
     waiting: Waiting
     progress: Progress | None = None
 
-    @property
+    @cached_property
     def stores(self) -> tuple[str, ...]:
         """The stores that shall have the image; none: whichever the cloud chooses."""
         return self.glance.stores() if self.transport.all_stores else self.transport.stores
@@ -143,12 +144,9 @@ class Transfer:
             record = self.glance.get(image_id)
             if record.failed_stores or record.status in {"killed", "deleted"}:
                 where = ", ".join(sorted(record.failed_stores)) or "its store"
-                error = CloudError(
-                    f"the cloud could not bring image {image_id} to {where}: {record.message}",
-                    hint="the log of the cloud's image service tells more",
+                raise WrongStateError(
+                    f"the cloud could not bring image {image_id} to {where}: {record.message}"
                 )
-                error.transient = True
-                raise error
             if record.status == "active" and set(stores) <= record.stores:
                 return record
         raise AssertionError("the looks end with an error")

@@ -9,9 +9,10 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from tenacity import (
 from imagefactory.data import cache_directory
 from imagefactory.errors import CloudError
 from imagefactory.glance.client import Glance
-from imagefactory.glance.failures import RefusedError
+from imagefactory.glance.failures import RefusedError, WrongStateError
 from imagefactory.glance.login import connect
 from imagefactory.glance.newimage import NewImage, check
 from imagefactory.glance.reconcile import (
@@ -112,8 +113,8 @@ class Manner:
         budget: Seconds for all attempts together.
         stopping: Set when it shall end soon.
         transport: The way that the data takes.
-        approve: Called with the id and ``{"cloud": NAME}`` of an image that is verified and not
-            yet seen; what it raises removes the image.
+        approve: Called with the id of an image that is verified and not yet seen, and the
+            cloud's name; what it raises removes the image.
         dry_run: Only decide what would be done.
     """
 
@@ -128,7 +129,7 @@ class Manner:
     pause: float = 0.5
     budget: float = 4 * 3600.0
     stopping: threading.Event = field(default_factory=threading.Event)
-    approve: Callable[[str, Mapping[str, str]], None] = lambda image_id, words: None
+    approve: Callable[[str, str], None] = lambda image_id, cloud: None
     dry_run: bool = False
 
 
@@ -232,11 +233,16 @@ class _Work:
         )
         return retrying(self._bring_once)
 
-    @property
+    @cached_property
     def _transfer(self) -> Transfer:
-        manner = self.manner
-        waiting = Waiting(manner.budget, manner.stopping)
-        return Transfer(self.glance, manner.transport, waiting, manner.progress)
+        """The way to the cloud; one for all attempts, for they share one budget."""
+        waiting = Waiting(self.manner.budget, self.manner.stopping)
+        return Transfer(self.glance, self.manner.transport, waiting, self._tell_progress)
+
+    def _tell_progress(self, sent: int, total: int) -> None:
+        self._go_on()
+        if self.manner.progress:
+            self.manner.progress(sent, total)
 
     def decide(self) -> Reconciliation:
         """Look at what the cloud has, and decide what has to be done."""
@@ -269,7 +275,7 @@ class _Work:
             found = self.decide()
         self._take(found.present, done)
         if found.current is None:
-            raise _wrong("the image that was sent and verified is gone")
+            raise WrongStateError("the image that was sent and verified is gone")
         if self.image.members:
             self.glance.offer(found.current.id, self.image.members)
         record = self.glance.get(found.current.id)
@@ -344,7 +350,7 @@ class _Work:
             digest = self._transfer.bring(image_id, self.image.disk)
             self._go_on()
             _verify(self.glance.get(image_id), self.image.disk, digest)
-            self.manner.approve(image_id, {"cloud": self.glance.cloud})
+            self.manner.approve(image_id, self.glance.cloud)
         except BaseException as error:
             _take_back(self.glance, image_id, error)
             raise
@@ -354,13 +360,6 @@ class _Work:
     def _passing(self, error: BaseException) -> bool:
         passing = isinstance(error, CloudError) and error.transient
         return passing and not self.manner.stopping.is_set()
-
-
-def _wrong(message: str) -> CloudError:
-    """What a cloud has otherwise than was sent may be as it should the next time."""
-    error = CloudError(message, hint="the log of the cloud's image service tells more")
-    error.transient = True
-    return error
 
 
 def _unseen(error: CloudError, image_id: str, visibility: str) -> CloudError:
@@ -374,12 +373,14 @@ def _unseen(error: CloudError, image_id: str, visibility: str) -> CloudError:
 def _verify(record: Stored, disk: Path, digest: str) -> None:
     """Compare what the cloud has with what was sent; ``digest`` is of what was read for it."""
     if record.status != "active":
-        raise _wrong(f"the cloud has image {record.id} in the state {record.status!r}, not active")
+        raise WrongStateError(
+            f"the cloud has image {record.id} in the state {record.status!r}, not active"
+        )
     size = disk.stat().st_size
     known = digest if digest and record.hash_algorithm == HASH else ""
     same = record.hash == (known or hash_of(disk, record.hash_algorithm))
     if record.size != size or not same:
-        raise _wrong(
+        raise WrongStateError(
             f"the cloud holds other bytes than were sent: {record.size} bytes with "
             f"{record.hash_algorithm} {record.hash[:16]}..., the image has {size}"
             + (f" with {HASH} {digest[:16]}..." if digest else "")
