@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import signal
@@ -9,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -281,13 +282,11 @@ def test_all_needs_clouds_in_factory_yaml(call: Call, tmp_path: Path) -> None:
     assert "`all` means the clouds of factory.yaml" in done.output
 
 
-def test_what_a_run_that_was_killed_has_left_is_gone_after_the_next(
-    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
-) -> None:
-    add_build(tmp_path / "catalog", 1)
-    assert call("upload", "minimal", "--cloud", "member").exit_code == 0
-    (older,) = glance_cloud.images()
-    add_build(tmp_path / "catalog", 2)
+@contextlib.contextmanager
+def held_upload(
+    cloud: GlanceCloud, tmp_path: Path
+) -> Iterator[tuple[subprocess.Popen[str], threading.Event]]:
+    """An upload by a program of its own, held in the middle of the data until it is released."""
     reached, released = threading.Event(), threading.Event()
 
     def hold(piece: bytes) -> bytes:
@@ -296,11 +295,24 @@ def test_what_a_run_that_was_killed_has_left_is_gone_after_the_next(
         return piece
 
     words = ["--catalog", str(tmp_path / "catalog"), "upload", "minimal", "--cloud", "slow"]
-    with bad_wire(glance_cloud.endpoint, hold, after=1_000_000) as endpoint:
-        glance_cloud.add("slow", endpoint=endpoint)
-        with subprocess.Popen([sys.executable, "-m", "imagefactory", *words]) as process:
+    command = [sys.executable, "-m", "imagefactory", *words]
+    with bad_wire(cloud.endpoint, hold, after=1_000_000) as endpoint:
+        cloud.add("slow", endpoint=endpoint)
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
             assert reached.wait(60)
-            process.kill()
+            yield process, released
+
+
+def test_what_a_run_that_was_killed_has_left_is_gone_after_the_next(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    add_build(tmp_path / "catalog", 1)
+    assert call("upload", "minimal", "--cloud", "member").exit_code == 0
+    (older,) = glance_cloud.images()
+    add_build(tmp_path / "catalog", 2)
+    with held_upload(glance_cloud, tmp_path) as (process, released):
+        process.kill()
+        process.communicate(timeout=60)
         released.set()
         found = {one["id"]: one["status"] for one in glance_cloud.images()}
     assert len(found) == 2, "it had begun"
@@ -320,22 +332,10 @@ def test_ctrl_c_takes_back_what_was_begun(
 ) -> None:
     add_build(tmp_path / "catalog")
     assert call("list").exit_code == 0
-    reached, released = threading.Event(), threading.Event()
-
-    def hold(piece: bytes) -> bytes:
-        reached.set()
-        released.wait(60)
-        return piece
-
-    words = ["--catalog", str(tmp_path / "catalog"), "upload", "minimal", "--cloud", "slow"]
-    with bad_wire(glance_cloud.endpoint, hold, after=1_000_000) as endpoint:
-        glance_cloud.add("slow", endpoint=endpoint)
-        command = [sys.executable, "-m", "imagefactory", *words]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            assert reached.wait(60)
-            process.send_signal(signal.SIGINT)
-            released.set()
-            _, said = process.communicate(timeout=60)
+    with held_upload(glance_cloud, tmp_path) as (process, released):
+        process.send_signal(signal.SIGINT)
+        released.set()
+        _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "Traceback" not in said
     assert glance_cloud.images() == []

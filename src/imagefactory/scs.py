@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 _DATE = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
@@ -103,6 +104,23 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.kind}, {self.text}"
+
+
+def told(built: datetime, description: str, user: str, source: str = "private") -> dict[str, str]:
+    """Return the properties of the standard that a build knows by itself.
+
+    Args:
+        built: When, in UTC.
+        description: One line for people, or a URL.
+        user: The default user.
+        source: Where the image can be downloaded.
+    """
+    return {
+        "image_build_date": f"{built:%Y-%m-%d %H:%M}",
+        "image_description": description,
+        "image_original_user": user,
+        "image_source": source,
+    }
 
 
 def check(properties: Mapping[str, str]) -> Iterator[Finding]:

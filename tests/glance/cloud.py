@@ -127,7 +127,7 @@ def running_glance(directory: Path, extra: str = "", authtoken: str = "") -> Ite
         [venv / "bin/glance-manage", "--config-file", directory / "glance-api.conf", "db_sync"],
         log=directory / "db_sync.log",
     )
-    command = [venv / "bin/python", HERE / "service.py", directory]
+    command: list[str | Path] = [venv / "bin/python", HERE / "service.py", "glance", directory]
     with (
         (directory / "service.log").open("wb") as log,
         started(command, stderr=log, env={"PYTHONPATH": str(HERE)}) as process,

@@ -114,7 +114,7 @@ def running_identity(directory: Path) -> Iterator[Identity]:
     me, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
     for keys in ("fernet_setup", "credential_setup"):
         run([*manage, keys, "--keystone-user", me, "--keystone-group", group], log=log)
-    command = [venv / "bin/python", HERE / "keystone_service.py", directory]
+    command: list[str | Path] = [venv / "bin/python", HERE / "service.py", "keystone", directory]
     with (
         (directory / "service.log").open("wb") as output,
         started(command, stderr=output) as process,

@@ -1,9 +1,10 @@
-"""The program that serves the tests' Glance; run by the Python of Glance's own venv.
+"""The program that serves the tests' Glance or Keystone; run by the Python of its own venv.
 
-Usage: service.py DIRECTORY. It listens on a free port of the loopback and prints it.
+Usage: service.py glance|keystone DIRECTORY. It listens on a free port of the loopback and prints
+it; with TLS where the directory holds a key.
 
-Below /identity stands as much of Keystone's API as a login needs. Every user exists, with the
-password ``NAME-password``; the roles are those of ROLES; a project's id is its name.
+Below Glance's /identity stands as much of Keystone's API as a login needs. Every user exists,
+with the password ``NAME-password``; the roles are those of ROLES; a project's id is its name.
 """
 
 from __future__ import annotations
@@ -80,16 +81,38 @@ def identity(_configuration: dict[str, str], **_options: str) -> Callable[[Appli
     return wrap
 
 
-def serve(directory: Path) -> None:
-    """Serve Glance from a directory that holds its configuration."""
-    # Glance's and gunicorn's option parsers read sys.argv; there is nothing for them in it.
+def glance() -> Application:
+    """Return Glance, and the little of Keystone below /identity."""
+    from glance.wsgi import api  # type: ignore[import-not-found,unused-ignore]
+
+    def application(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+        below_identity = environ["PATH_INFO"].startswith("/identity")
+        return (login if below_identity else api.application)(environ, start)
+
+    return application
+
+
+def keystone() -> Application:
+    """Return a real Keystone."""
+    from keystone.wsgi import api  # type: ignore[import-not-found,unused-ignore]
+
+    served: Application = api.application
+    return served
+
+
+SERVICES = {"glance": glance, "keystone": keystone}
+
+
+def serve(service: str, directory: Path) -> None:
+    """Serve a service from a directory that holds its configuration."""
+    # The services' and gunicorn's option parsers read sys.argv; there is nothing for them in it.
     sys.argv[1:] = []
-    os.environ["OS_GLANCE_CONFIG_DIR"] = str(directory)
+    os.environ[f"OS_{service.upper()}_CONFIG_DIR"] = str(directory)
     from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped,unused-ignore]
 
     class Server(BaseApplication):  # type: ignore[misc,unused-ignore]
         def load_config(self) -> None:
-            options = {
+            options: dict[str, Any] = {
                 "bind": "127.0.0.1:0",
                 "worker_class": "gthread",  # see the docstring of cloud.py
                 "threads": 8,
@@ -100,17 +123,14 @@ def serve(directory: Path) -> None:
                 "errorlog": str(directory / "gunicorn.log"),
                 "when_ready": announce,
             }
+            if (directory / "tls.key").exists():
+                options["certfile"] = str(directory / "tls.crt")
+                options["keyfile"] = str(directory / "tls.key")
             for name, value in options.items():
                 self.cfg.set(name, value)
 
         def load(self) -> Application:
-            from glance.wsgi import api  # type: ignore[import-not-found,unused-ignore]
-
-            def application(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
-                below_identity = environ["PATH_INFO"].startswith("/identity")
-                return (login if below_identity else api.application)(environ, start)
-
-            return application
+            return SERVICES[service]()
 
     Server().run()
 
@@ -121,4 +141,4 @@ def announce(arbiter: Any) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    serve(sys.argv[1], Path(sys.argv[2]))

@@ -97,12 +97,7 @@ def _described(bench: Workbench, images: Sequence[str], architectures: Sequence[
     names = images or sorted(bench.path.yaml_files("templates"))
     for image, profile in bench.orders(names, architectures):
         item, _ = template.load(bench.path, image)
-        told = {
-            "image_build_date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
-            "image_description": item.description,
-            "image_original_user": item.default_user,
-            "image_source": "private",
-        }
+        told = scs.told(datetime.now(UTC), item.description, item.default_user)
         derived = properties.derive(profile, item, installed(item, profile))
         yield f"{image} {profile.name}", {**told, **derived}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from imagefactory import scs
 from imagefactory.catalog import Build
 from imagefactory.errors import PropertyError
 from imagefactory.glance.inspect import inspect
@@ -122,13 +123,12 @@ class NewImage:
 def descriptive(build: Build, date: str, url: str | None) -> dict[str, str]:
     """Return what scs-0102 wants users to be told, as far as a build knows it."""
     template = build.manifest.get("record", {}).get("template", {})
-    built = datetime.strptime(date, TIME_FORMAT)
-    return {
-        "image_build_date": f"{built:%Y-%m-%d %H:%M}",
-        "image_description": str(template.get("description") or build.image),
-        "image_original_user": build.properties.get("os_admin_user", "none"),
-        "image_source": url if url and "{" not in url else "private",
-    }
+    return scs.told(
+        datetime.strptime(date, TIME_FORMAT),
+        str(template.get("description") or build.image),
+        build.properties.get("os_admin_user", "none"),
+        url if url and "{" not in url else "private",
+    )
 
 
 def words_of(build: Build) -> dict[str, str]:

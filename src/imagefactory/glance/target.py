@@ -17,12 +17,16 @@ NAME_WORDS = ("image", "distro", "version", "arch", "date", "digest")
 """What may stand in braces in an image's name."""
 
 
+def _words(pattern: str) -> set[str]:
+    """Return what stands in a name's braces."""
+    return {word for _, word, _, _ in Formatter().parse(pattern) if word is not None}
+
+
 def _pattern(text: str) -> str:
     try:
-        words = {word for _, word, spec, how in Formatter().parse(text) if word is not None}
+        strangers = sorted(_words(text) - {*NAME_WORDS})
     except ValueError as error:
         raise ValueError(f"the braces of a name are wrong: {error}") from None
-    strangers = sorted(words - {*NAME_WORDS})
     if strangers:
         raise ValueError(
             f"{{{strangers[0]}}} stands for nothing; known: "
@@ -114,10 +118,8 @@ class CloudTarget(Model):
     )
 
     @model_validator(mode="after")
-    def _names_differ(self) -> CloudTarget:
-        if self.name == self.dated_name or not {"{date}", "{digest}"} & {
-            f"{{{word}}}" for _, word, _, _ in Formatter().parse(self.dated_name) if word
-        }:
+    def _keys_fit_together(self) -> CloudTarget:
+        if self.name == self.dated_name or not {"date", "digest"} & _words(self.dated_name):
             raise ValueError("dated_name: it must tell builds apart, by {date} or {digest}")
         if (self.method == "web-download") != (self.url is not None):
             raise ValueError("`method: web-download` and `url:` go together")
