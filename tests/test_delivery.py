@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,14 @@ AARCH64 = ArchProfiles.load(SearchPath((shipped_directory(),))).get("aarch64")
 Call = Callable[..., Result]
 
 
-def add_build(directory: Path, number: int = 1) -> Path:
-    """Put a build into a catalog as if it had been built and tested."""
+def add_build(directory: Path, number: int = 1, parts: Mapping[str, bytes] | None = None) -> Path:
+    """Put a build into a catalog as if it had been built and tested.
+
+    Args:
+        directory: The catalog.
+        number: Another one has other bytes and another digest.
+        parts: The kernel and the ramdisk of a partition image.
+    """
     catalog = Catalog(directory)
     with catalog.workspace("minimal") as work:
         result = work / "result"
@@ -50,18 +56,21 @@ def add_build(directory: Path, number: int = 1) -> Path:
             "digest": f"{number:064x}",
             "properties": derive(AARCH64, MINIMAL),
         }
-        kept = {
-            "file": disk.name,
-            "format": "qcow2",
-            "size": disk.stat().st_size,
-            "sha256": sha256_of(disk),
-        }
+        kept: dict[str, Any] = {**described(disk), "format": "qcow2"}
+        for part, content in (parts or {}).items():
+            (result / f"minimal-aarch64.{part}").write_bytes(content)
+            kept[part] = described(result / f"minimal-aarch64.{part}")
         report = {"verdict": "passed", "cases": [], "checks": []}
         build = catalog.add(
             result,
             {"built": now(), "plan": facts, "disk": kept, "seconds": {}, "boot_test": report},
         )
     return build.disk
+
+
+def described(file: Path) -> dict[str, Any]:
+    """What a manifest says of a file."""
+    return {"file": file.name, "size": file.stat().st_size, "sha256": sha256_of(file)}
 
 
 @pytest.fixture
@@ -255,6 +264,64 @@ def test_a_cloud_fetches_the_image_itself(
         server.shutdown()
 
 
+def test_a_partition_image_stands_in_the_cloud_with_what_it_is_started_with(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    # An x86 kernel ends its first sector as a boot sector does.
+    kernel = bytes(510) + b"\x55\xaa" + b"kernel" * 10_000
+    add_build(tmp_path / "catalog", 1, {"kernel": kernel, "ramdisk": b"070701" * 5_000})
+    factory_yaml(
+        tmp_path,
+        {"mine": {"cloud": "member", "format": "ami", "rotation": {"keep": 0, "old": "rename"}}},
+    )
+    planned = call("upload", "minimal", "--cloud", "mine", "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert glance_cloud.images() == []
+
+    done = json.loads(call("upload", "minimal", "--cloud", "mine", "--json").stdout)
+    images = {image["name"]: image for image in glance_cloud.images()}
+    assert images.keys() == {
+        "minimal-aarch64",
+        "minimal-aarch64-kernel",
+        "minimal-aarch64-ramdisk",
+    }
+    root, *parts = (images[f"minimal-aarch64{part}"] for part in ("", "-kernel", "-ramdisk"))
+    assert [one["id"] for one in parts] == [root["kernel_id"], root["ramdisk_id"]]
+    assert root["id"] == done[0]["id"]
+    formats = [(one["disk_format"], one["container_format"]) for one in (root, *parts)]
+    assert formats == [("ami", "ami"), ("aki", "aki"), ("ari", "ari")]
+    assert glance_cloud.data(root["kernel_id"]) == kernel
+    again = json.loads(call("upload", "minimal", "--cloud", "mine", "--json").stdout)
+    assert [(row["sent"], row["steps"]) for row in again] == [(False, [])]
+
+    # The next build has the same kernel and another ramdisk; somebody's own image keeps the old.
+    theirs = glance_cloud.create(name="theirs", ramdisk_id=root["ramdisk_id"])
+    add_build(tmp_path / "catalog", 2, {"kernel": kernel, "ramdisk": b"another"})
+    done = json.loads(call("upload", "minimal", "--cloud", "mine", "--json").stdout)
+    assert "images are started with it" in " ".join(done[0]["left"])
+    newer = glance_cloud.image(done[0]["id"])
+    assert newer["kernel_id"] == root["kernel_id"]
+    assert newer["ramdisk_id"] != root["ramdisk_id"]
+    assert {image["id"] for image in glance_cloud.images()} == {
+        *(newer["id"], newer["kernel_id"], newer["ramdisk_id"]),
+        *(theirs, root["ramdisk_id"]),
+    }
+    glance_cloud.delete(theirs)
+    done = json.loads(call("upload", "minimal", "--cloud", "mine", "--json").stdout)
+    assert any(f"delete {root['ramdisk_id']}" in step for step in done[0]["steps"])
+    assert len(glance_cloud.images()) == 3
+
+
+def test_only_a_partition_image_can_be_an_ami(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    add_build(tmp_path / "catalog")
+    done = call("upload", "minimal", "--cloud", "member", "--format", "ami")
+    assert done.exit_code == 3
+    assert "build it with `shape: partition`" in done.stderr
+    assert glance_cloud.images() == []
+
+
 @pytest.mark.parametrize(
     ("clouds", "mistake"),
     [
@@ -263,6 +330,9 @@ def test_a_cloud_fetches_the_image_itself(
         ({"a": {"members": ["x"]}}, "members: only an image of `visibility: shared`"),
         ({"a": {"cloud": "x"}, "b": {"cloud": "x"}}, "a and b are the same cloud"),
         ({"a": {"formt": "raw"}}, "did you mean 'format'?"),
+        ({"a": {"method": "web-download", "url": "http://x/{fiel}"}}, "{fiel} stands for nothing"),
+        ({"a": {"after_upload": [["check", "{id"]]}}, "its braces are wrong"),
+        ({"a": {"after_upload": [["check", "{image}"]]}}, "{image} stands for nothing"),
     ],
 )
 def test_a_mistake_in_factory_yaml_is_told_with_its_place(

@@ -73,6 +73,32 @@ def test_the_distribution_and_the_sizes_become_properties() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "machine"), [("x86_64", "pc"), ("ppc64le", "pseries"), ("aarch64", "virt")]
+)
+def test_an_image_for_hosts_of_another_architecture_pleases_nova(name: str, machine: str) -> None:
+    profile = PROFILES.get(name)
+    hosts = "x86_64" if name == "aarch64" else "aarch64"
+    properties = derive(profile, MINIMAL.model_copy(update={"emulated_on": hosts}))
+    assert validate(properties, hypervisor=profile.hypervisor) == []
+    told = [properties[key] for key in ("architecture", "hw_emulation_architecture")]
+    assert (told, properties["hw_machine_type"]) == ([hosts, name], machine)
+
+
+def test_what_nova_cannot_do_for_emulated_guests_is_refused() -> None:
+    emulated = {"architecture": "aarch64", "hw_emulation_architecture": "x86_64"}
+    assert "the hosts' machine type" in mistakes(emulated)
+    drive = {**emulated, "hw_machine_type": "q35", "img_config_drive": "mandatory"}
+    assert "no config drive" in mistakes(drive)
+    wrong = {**emulated, "hw_machine_type": "virt"}
+    assert "x86 has no machine type virt" in mistakes(wrong)
+
+
+def test_a_partition_image_says_so() -> None:
+    template = MINIMAL.model_copy(update={"shape": "partition"})
+    assert derive(PROFILES.get("aarch64"), template)["img_type"] == "partition"
+
+
+@pytest.mark.parametrize(
     ("mebibytes", "gibibytes"), [(1, "1"), (112, "1"), (1024, "1"), (1025, "2"), (10240, "10")]
 )
 def test_min_disk_is_the_disk_in_whole_gibibytes(mebibytes: int, gibibytes: str) -> None:

@@ -377,3 +377,23 @@ def test_files_are_taken_from_beside_the_template_else_from_the_shipped_ones(
     assert template.beside(file, "cloud") == shipped_directory() / "templates/cloud"
     (tmp_path / "cloud").mkdir()
     assert template.beside(file, "cloud") == tmp_path / "cloud"
+
+
+def test_an_emulated_image_is_not_tested_with_a_config_drive(tmp_path: Path) -> None:
+    path = put(
+        tmp_path,
+        "there",
+        "{name: there, extends: minimal, description: x, emulated_on: aarch64}",
+    )
+    with pytest.raises(YamlMistakesError, match="no config drive"):
+        template.load(path, "there")
+
+
+def test_secure_boot_is_not_asked_of_a_partition_image(tmp_path: Path) -> None:
+    path = put(
+        tmp_path,
+        "apart",
+        "{name: apart, extends: debian-12, description: x, shape: partition}",
+    )
+    with pytest.raises(YamlMistakesError, match="no bootloader that Secure Boot could verify"):
+        template.load(path, "apart")

@@ -50,6 +50,25 @@ class Build:
         return self.directory / str(self.manifest["disk"]["file"])
 
     @property
+    def kernel(self) -> Path | None:
+        """The kernel that a partition image is started with; None: the disk has its own."""
+        return self._beside("kernel")
+
+    @property
+    def ramdisk(self) -> Path | None:
+        """The same of its ramdisk."""
+        return self._beside("ramdisk")
+
+    def _beside(self, part: str) -> Path | None:
+        kept = self.manifest["disk"].get(part)
+        return self.directory / str(kept["file"]) if kept else None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The disk image, and kernel and ramdisk where they are files of their own."""
+        return tuple(file for file in (self.disk, self.kernel, self.ramdisk) if file)
+
+    @property
     def properties(self) -> dict[str, str]:
         """The Glance image properties."""
         return dict(self.manifest["plan"]["properties"])
@@ -158,7 +177,7 @@ class Catalog:
         target = parent / f"{moment}-{plan['digest'][:12]}"
         path.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         _rewrite_paths(work, target)
-        for file in (path, work / manifest["disk"]["file"]):
+        for file in (path, *Build(work, manifest).files):
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
         work.rename(target)
@@ -178,6 +197,11 @@ class Catalog:
             except OSError as error:  # another process kept its own in this moment
                 if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EISDIR}:
                     raise
+
+    def images(self) -> tuple[str, ...]:
+        """Name the images that have builds."""
+        manifests = self.directory.glob(f"[!.]*/*/*/{MANIFEST}")
+        return tuple(sorted({path.parents[2].name for path in manifests}))
 
     def builds(self, image: str, architecture: str) -> tuple[Build, ...]:
         """Return the builds of an image, the oldest first; what cannot be read is left out."""
@@ -215,7 +239,7 @@ def read_build(directory: Path) -> Build | None:
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         build = Build(directory, manifest)
         whole = (
-            *(build.image, build.architecture, build.disk, build.properties, build.digest),
+            *(build.image, build.architecture, build.files, build.properties, build.digest),
             *(build.size, build.boot_seconds, build.checks, manifest["built"], manifest["seconds"]),
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):

@@ -55,6 +55,11 @@ out = _Results(highlight=False, width=_UNWATCHED_WIDTH)
 err = _Messages(stderr=True, highlight=False)
 
 
+def say(text: str) -> None:
+    """Print one line of a result as it stands: not wrapped, brackets no markup."""
+    out.print(text, soft_wrap=True, markup=False)
+
+
 @dataclass
 class _Row:
     """What one subject is doing; parts run side by side within a stage."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from imagefactory import run
 from imagefactory.cache import Store, in_use
 from imagefactory.catalog import Build
-from imagefactory.errors import CloudError, CommandError, ImageFactoryError, of_system
-from imagefactory.glance.newimage import NewImage, words_of
+from imagefactory.errors import CloudError, CommandError, ConfigError, ImageFactoryError, of_system
+from imagefactory.glance.newimage import NewImage, Part, words_of
 from imagefactory.glance.target import CloudTarget, Visibility, fill_name
 from imagefactory.glance.transport import Progress, Transport
 from imagefactory.glance.upload import Manner, Uploaded, upload
@@ -21,6 +23,12 @@ from imagefactory.schedule import side_by_side
 
 _CONVERSION = 3600.0
 """Seconds for the largest disk."""
+
+_AS_FILES = {"ami": "raw"}
+"""Glance's name of a format -> that of what its file holds, where they are not one."""
+
+_NOT_YET = str(uuid.UUID(int=0))
+"""The id of an image that is only planned."""
 
 Transfers = Callable[[str], AbstractContextManager[Progress]]
 """Shows how far a sending is, under a name."""
@@ -105,29 +113,44 @@ class Courier:
     def _upload(
         self, delivery: Delivery, progress: Progress, stopping: threading.Event
     ) -> Uploaded:
-        target = delivery.target
-        image = NewImage.of_build(delivery.build, target, delivery.visibility)
-        image = replace(image, disk=self._in_format(delivery.build, target.format))
-        return upload(
-            image,
-            cloud=target.cloud or delivery.cloud,
-            manner=Manner(
+        build, target = delivery.build, delivery.target
+        if target.format == "ami" and not build.kernel:
+            raise ConfigError(
+                f"{delivery.subject}: `format: ami` is for images with a kernel of their own",
+                hint="build it with `shape: partition`, or choose qcow2 or raw",
+            )
+        disk = self._in_format(build, target.format)
+
+        def bring(image: NewImage, **differing: Any) -> Uploaded:
+            manner = Manner(
                 rotation=target.rotation,
-                transport=_transport(target, delivery.build, image.disk),
+                transport=_transport(target, build, image.disk),
                 region=target.region,
                 budget=target.budget,
                 progress=progress,
                 announce=lambda text: self.announce(f"{delivery.subject}: {text}"),
                 stopping=stopping,
-                approve=_hooks(target.after_upload, image),
                 allow_untested=self.allow_untested,
                 dry_run=self.dry_run,
-            ),
-        )
+            )
+            manner = replace(manner, **differing)
+            return upload(image, cloud=target.cloud or delivery.cloud, manner=manner)
+
+        def whole(started_with: Mapping[str, str]) -> NewImage:
+            return NewImage.of_build(build, target, delivery.visibility, disk, started_with)
+
+        parts = {f"{part}_id": whole({}).part(part, file) for part, file in _parts(build).items()}
+        # The old kernel goes after the image that is started with it, the new one comes before.
+        first = {key: bring(image, retire=False) for key, image in parts.items()}
+        image = whole({key: done.id or _NOT_YET for key, done in first.items()})
+        main = bring(image, approve=_hooks(target.after_upload, image))
+        last = {} if self.dry_run else {key: bring(image) for key, image in parts.items()}
+        return _together(main, [*first.values()], [*last.values()])
 
     def _in_format(self, build: Build, wanted: str) -> Path:
         """Return the build's disk in a format; made once, and kept in the cache with its holes."""
         kept = build.manifest["disk"]
+        wanted = _AS_FILES.get(wanted, wanted)
         if kept["format"] == wanted:
             return build.disk
         command: list[str | Path] = ["qemu-img", "convert", "-f", str(kept["format"]), "-O", wanted]
@@ -136,6 +159,28 @@ class Courier:
             run.run([*command, build.disk, target], timeout=_CONVERSION)
 
         return Store(self.cache, "formats").obtain(f"{kept['sha256']}.{wanted}", convert)
+
+
+def _parts(build: Build) -> dict[Part, Path]:
+    known: dict[Part, Path | None] = {"kernel": build.kernel, "ramdisk": build.ramdisk}
+    return {part: file for part, file in known.items() if file}
+
+
+def _together(main: Uploaded, before: Sequence[Uploaded], after: Sequence[Uploaded]) -> Uploaded:
+    """Tell of an image and of what it is started with as of one upload."""
+    every = [*before, main, *after]
+    return replace(
+        main,
+        size=sum(one.size for one in (*before, main)),
+        seconds=sum(one.seconds for one in every),
+        sent=any(one.sent for one in every),
+        steps=tuple(_named(one, step, main) for one in every for step in one.steps),
+        left=tuple(_named(one, text, main) for one in every for text in one.left),
+    )
+
+
+def _named(one: Uploaded, text: str, main: Uploaded) -> str:
+    return text if one.name == main.name else f"{one.name}: {text}"
 
 
 def _transport(target: CloudTarget, build: Build, disk: Path) -> Transport:
@@ -157,10 +202,9 @@ def _hooks(commands: Sequence[Sequence[str]], image: NewImage) -> Callable[[str,
         for command in commands:
             try:
                 run.run([word.format_map(words) for word in command], env=env, timeout=_CONVERSION)
-            except (CommandError, LookupError, ValueError) as error:
-                told = error.message if isinstance(error, ImageFactoryError) else str(error)
+            except CommandError as error:
                 raise CloudError(
-                    f"after_upload: {told}",
+                    f"after_upload: {error.message}",
                     hint="the command of factory.yaml does not approve the image, so it was "
                     "removed",
                 ) from None

@@ -27,6 +27,8 @@ class Subject:
     format: str
     properties: dict[str, str]
     cases: tuple[BootCase, ...]
+    kernel: Path | None = None
+    ramdisk: Path | None = None
 
 
 def describe(  # noqa: PLR0913
@@ -40,6 +42,8 @@ def describe(  # noqa: PLR0913
     datasources: Sequence[str] = (),
     reboot: bool = False,
     memory: int | None = None,
+    kernel: Path | None = None,
+    ramdisk: Path | None = None,
 ) -> Subject:
     """Find out what a disk is: by its manifest if it is our build, by what is said otherwise.
 
@@ -57,14 +61,20 @@ def describe(  # noqa: PLR0913
     if memory:
         properties["min_ram"] = str(memory)
     validate(properties)
+    build = _build_of(disk)
+    if build and not kernel:
+        kernel, ramdisk = build.kernel, ramdisk or build.ramdisk
+    # nova gives emulated guests no config drive.
+    usual = "openstack" if properties.get("hw_emulation_architecture") else "config-drive"
     cases = tuple(
         BootCase.model_validate(
             # Nobody can log in, let alone reboot, where there is no datasource.
             {"name": name, "datasource": name, "reboot": reboot and name != "none"}
         )
-        for name in (datasources or ("config-drive",))
+        for name in (datasources or (usual,))
     )
-    return Subject(disk, disk_format or _FORMATS.get(disk.suffix, "qcow2"), properties, cases)
+    chosen = disk_format or _FORMATS.get(disk.suffix, "qcow2")
+    return Subject(disk, chosen, properties, cases, kernel, ramdisk)
 
 
 def run(
@@ -86,6 +96,8 @@ def run(
         profiles=profiles,
         accelerator=accelerator,
         disk_format=subject.format,
+        kernel=subject.kernel,
+        ramdisk=subject.ramdisk,
         progress=lambda case, text: announce(f"boot test: {case}", text),
         room=schedule.guest,
         jobs=schedule.jobs,

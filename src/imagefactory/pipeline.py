@@ -138,7 +138,7 @@ def _make(
                 announce=factory.announce,
             )
             tree = BUILDERS[plan.template.builder](plan, shop)
-        with stages.stage("disk", f"{', '.join(plan.boot)}; qcow2"):
+        with stages.stage("disk", f"{', '.join(plan.boot) or 'no bootloader'}; qcow2"):
             disk = make_disk(plan, tree, pool.take, disk_tools, boot_tools, scratch, factory.cache)
         finished = work / "result"
         finished.mkdir()
@@ -153,6 +153,8 @@ def _prove(plan: BuildPlan, disk: Disk, evidence: Path, factory: Factory) -> Boo
         evidence,
         profiles=factory.profiles,
         accelerator=factory.accelerator,
+        kernel=disk.apart.kernel if disk.apart else None,
+        ramdisk=disk.apart.ramdisk if disk.apart else None,
         patience=plan.template.patience,
         progress=lambda case, text: factory.announce(f"boot test: {case}", text),
         room=factory.schedule.guest,
@@ -206,12 +208,19 @@ def _manifest(
         "record": record.of(plan),
         "foreign_programs": tree.execution,
         "disk": {
-            "file": disk.path.name,
+            **_file(disk.path),
             "format": disk.format,
-            "size": disk.size,
             "virtual_size": disk.virtual_size,
-            "sha256": sha256_of(disk.path),
+            **(
+                {"kernel": _file(disk.apart.kernel), "ramdisk": _file(disk.apart.ramdisk)}
+                if disk.apart
+                else {}
+            ),
         },
         "seconds": seconds,
         "boot_test": None if report is None else json.loads(report.to_json()),
     }
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"file": path.name, "size": path.stat().st_size, "sha256": sha256_of(path)}

@@ -95,7 +95,7 @@ class BuildPlan:
 
     @property
     def boot(self) -> tuple[str, ...]:
-        """The boot methods the disk is prepared for."""
+        """The boot methods the disk is prepared for; a partition image has none."""
         return boot_methods(self.template, self.profile)
 
     @property
@@ -126,6 +126,12 @@ class BuildPlan:
             *(("net.ifnames=0",) if plain_names else ()),
             *self.template.kernel_arguments,
         )
+
+    @property
+    def command_line(self) -> str:
+        """The kernel's whole command line."""
+        root = self.identifier(identifiers.ROOT_FILESYSTEM)
+        return " ".join((f"root=UUID={root}", *self.kernel_arguments))
 
     @property
     def sources_list(self) -> str:
@@ -282,7 +288,12 @@ def boot_files(bootloader: Bootloader, method: str) -> UefiFiles | GrubModules:
 
 
 def boot_methods(template: ImageTemplate, profile: ArchProfile) -> tuple[str, ...]:
-    """Return how firmware starts the image: as the template says, else as the profile does."""
+    """Return how firmware starts the image: as the template says, else as the profile does.
+
+    Firmware does not start a partition image; its kernel is handed over from outside.
+    """
+    if template.shape == "partition":
+        return ()
     return template.boot.get(profile.name, profile.boot)
 
 
@@ -409,7 +420,12 @@ def _epoch_of_environment() -> int | None:
 
 
 def _with_digest(plan: BuildPlan) -> BuildPlan:
-    return replace(plan, digest=digest_of(inputs(plan)))
+    plan = replace(plan, digest=digest_of(inputs(plan)))
+    if plan.boot:
+        return plan
+    # nova's own command line has no console but x86's and Power's (`CONSOLE` of its driver).
+    told = {"os_command_line": plan.command_line, **plan.properties}
+    return replace(plan, properties=dict(sorted(told.items())))
 
 
 def inputs(plan: BuildPlan) -> dict[str, Any]:

@@ -108,6 +108,17 @@ RULES: tuple[Rule, ...] = (
         "x86 has no machine type virt",
         "set hw_machine_type=q35, or leave it unset",
     ),
+    # nova/virt/libvirt/driver.py, _check_emulation_arch; libvirt/utils.py, get_machine_type
+    Rule(
+        {"hw_emulation_architecture": ".+", "img_config_drive": "mandatory"},
+        "nova gives emulated guests no config drive",
+        "leave img_config_drive unset",
+    ),
+    Rule(
+        {"hw_emulation_architecture": ".+", "hw_machine_type": _UNSET},
+        "nova takes the hosts' machine type for the emulated guest's",
+        "set hw_machine_type",
+    ),
     # nova/virt/hardware.py, get_vtpm_constraint
     Rule(
         {"hw_tpm_model": ".+", "hw_tpm_version": _UNSET},
@@ -223,9 +234,26 @@ def derive(
         "min_ram": str(profile.min_ram),
         **profile.properties,
         **_of_packages(packages),
+        **_of_emulation(profile, template),
+        **({"img_type": template.shape} if template.shape == "partition" else {}),
         **template.properties,
     }
     return dict(sorted(properties.items()))
+
+
+def _of_emulation(profile: ArchProfile, template: ImageTemplate) -> dict[str, str]:
+    """Let hosts of one architecture run guests of another.
+
+    ``architecture`` is what the hosts have to be (ImagePropertiesFilter). The machine type must
+    be there: nova's default of it is the hosts' (libvirt.utils.get_machine_type).
+    """
+    if template.emulated_on is None:
+        return {}
+    return {
+        "architecture": template.emulated_on,
+        "hw_emulation_architecture": profile.name,
+        "hw_machine_type": profile.properties.get("hw_machine_type", profile.hypervisor.machine),
+    }
 
 
 def _of_packages(packages: Collection[str]) -> dict[str, str]:
@@ -323,6 +351,9 @@ def _effective(properties: Mapping[str, str], hypervisor: Hypervisor | None) -> 
     effective |= properties
     for old, new in OLD_NAMES.items():
         effective[old] = properties.get(new) or properties.get(old, "")
+    # LibvirtDriver._check_emulation_arch: what follows of the architecture follows of this one.
+    if emulated := properties.get("hw_emulation_architecture"):
+        effective["architecture"] = emulated
     for name, value in effective.items():
         if isinstance(_field(name), Boolean) and value:
             effective[name] = "yes" if value.lower() in Boolean.yes else "no"

@@ -165,7 +165,7 @@ def plan_table(plan: BuildPlan) -> Table:
     table.add_row("digest", facts["digest"])
     table.add_row("template", Text(facts["template"], overflow="fold"))
     table.add_row("kernel", facts["kernel"])
-    table.add_row("boot", ", ".join(facts["boot"]))
+    table.add_row("boot", ", ".join(facts["boot"]) or "kernel and ramdisk apart")
     table.add_row("disk", f"{facts['disk_size_mib']} MiB, grows with the guest's disk")
     table.add_row("mirrors", Text("\n".join(facts["mirrors"]), overflow="fold"))
     table.add_row("packages", Text(" ".join(map(str, plan.image_packages)), overflow="fold"))

@@ -387,6 +387,16 @@ class ImageTemplate(Model):
         default=1.0, description="times the profile's boot_budget, for images that have more to do"
     )
     visibility: Literal["private", "shared", "community", "public"] = "private"
+    shape: Literal["whole-disk", "partition"] = Field(
+        default="whole-disk",
+        description="partition: the root filesystem alone, with kernel and ramdisk as images of "
+        "their own (kernel_id, ramdisk_id), for nova's AMI-style boot and Ironic",
+    )
+    emulated_on: Name | None = Field(
+        default=None,
+        description="architecture of the cloud's hosts where it is not the image's: nova emulates "
+        "(hw_emulation_architecture)",
+    )
 
     def exists_for(self, architecture: str) -> bool:
         """Whether the image can be built for an architecture."""
@@ -411,6 +421,26 @@ class ImageTemplate(Model):
                 raise ValueError(f"`builder: {self.builder}` needs the section `{self.builder}:`")
         if self.customize and self.builder == "minimal":
             raise ValueError("`customize:` runs programs of the image, `builder: minimal` does not")
+        return self
+
+    @model_validator(mode="after")
+    def _emulated_guests_get_no_config_drive(self) -> ImageTemplate:
+        given = [case.name for case in self.tests if case.datasource == "config-drive"]
+        if self.emulated_on and given:
+            raise ValueError(
+                f"tests: {', '.join(given)}: nova gives emulated guests no config drive; test "
+                "with `datasource: openstack`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_partition_has_no_secure_boot(self) -> ImageTemplate:
+        asking = [case.name for case in self.tests if "os_secure_boot" in case.properties]
+        if self.shape == "partition" and asking:
+            raise ValueError(
+                f"tests: {', '.join(asking)}: a partition image has no bootloader that Secure Boot "
+                "could verify; give the template `tests:` of its own"
+            )
         return self
 
     @model_validator(mode="after")

@@ -57,6 +57,25 @@ def append_file(tree: RootTree, path: str, content: bytes) -> None:
             archive.addfile(*_member(name, entry, tree.epoch))
 
 
+def read_files(tree: RootTree, paths: Sequence[str]) -> list[bytes]:
+    """Return the contents of files of a finished tree.
+
+    Raises:
+        BuildError: It has no such file.
+    """
+    contents: dict[str, bytes] = {}
+    with tarfile.open(tree.tar, "r:", errors="surrogateescape") as archive:
+        for member in archive:
+            path = member.name.removeprefix("./")
+            stream = archive.extractfile(member) if path in paths and member.isfile() else None
+            if stream:
+                contents[path] = stream.read()
+    missing = [path for path in paths if path not in contents]
+    if missing:
+        raise BuildError(f"the tree has no file {', '.join(missing)}")
+    return [contents[path] for path in paths]
+
+
 @dataclass(frozen=True)
 class Entry:
     """One file, link or directory of a tree under construction."""

@@ -9,6 +9,7 @@ code, the one thing that cannot be taken from the manifest.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from imagefactory import cache, record, run, template
 from imagefactory.catalog import Build, read_build
 from imagefactory.data import sha256_of
 from imagefactory.disk import difference
+from imagefactory.disk.image import Disk
 from imagefactory.disk.layout import plan_layout
 from imagefactory.errors import BuildError, ConfigError, ImageFactoryError, PackageError
 from imagefactory.packages import tools
@@ -151,6 +153,7 @@ def verify(
                 with stages.stage("compare", "partition by partition"):
                     found = _differences(plan, build.disk, disk.path, room, bench.cache, manner)
                     differences += found
+            differences += tuple(_differing_parts(build, disk))
             kept = _keep(disk.path, manner.keep)
     return Verdict(
         build.directory,
@@ -257,6 +260,17 @@ def _of_the_past(item: template.ImageTemplate, moment: datetime) -> template.Ima
 
 def _sum_of(disk: Path) -> str | None:
     return sha256_of(disk) if disk.is_file() else None
+
+
+def _differing_parts(build: Build, disk: Disk) -> Iterator[str]:
+    """Compare the kernel and the ramdisk of a partition image."""
+    rebuilt = (disk.apart.kernel, disk.apart.ramdisk) if disk.apart else (None, None)
+    for part, kept, file in zip(
+        ("kernel", "ramdisk"), (build.kernel, build.ramdisk), rebuilt, strict=True
+    ):
+        told = (build.manifest["disk"].get(part) or {}).get("sha256")
+        if {_sum_of(one) if one else None for one in (kept, file)} != {told}:
+            yield f"the {part} is not the same, or not what the manifest says"
 
 
 def _damaged(build: Build, rebuilt_is_right: bool) -> str:

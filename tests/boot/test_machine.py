@@ -74,6 +74,42 @@ def test_the_shipped_profiles_give_the_golden_command_lines(
 
 
 @pytest.mark.parametrize(
+    ("emulated", "machine", "cpu"),
+    [("aarch64", "virt", "cortex-a57"), ("ppc64le", "pseries", "POWER8"), ("x86_64", "pc", None)],
+)
+def test_an_emulated_guest_has_the_cpu_that_nova_gives_it(
+    bench: Bench, emulated: str, machine: str, cpu: str | None
+) -> None:
+    properties = {"hw_emulation_architecture": emulated, "hw_machine_type": machine}
+    words = bench.command({"architecture": "aarch64", **properties})
+    given = words[words.index("-cpu") + 1] if "-cpu" in words else None
+    assert given == cpu
+
+
+def test_a_kernel_beside_the_disk_is_started_with_its_command_line(
+    profiles: ArchProfiles, emulators: dict[str, Emulator]
+) -> None:
+    guest = derive({"architecture": "x86_64", "os_command_line": "root=LABEL=x quiet"}, profiles)
+
+    def words(**files: Path) -> list[str]:
+        return command(
+            guest,
+            emulators["x86_64"],
+            Files(disk=Path("disk.qcow2"), **files),
+            Network("fa:16:3e:01:02:03", "10.0.2.15"),
+            uuid="0f3c1d52-7a8e-4b55-9c3d-2f1e6a7b8c9d",
+            accelerator="tcg",
+        )
+
+    both = shlex.join(words(kernel=Path("k"), ramdisk=Path("r")))
+    assert "-kernel k -initrd r -append 'root=LABEL=x quiet'" in both
+    alone = words(kernel=Path("k"))
+    assert "-kernel" in alone
+    assert "-initrd" not in alone
+    assert "-append" not in words()
+
+
+@pytest.mark.parametrize(
     ("properties", "devices"),
     [
         ({"hw_disk_bus": "virtio"}, ["virtio-blk-pci,drive=disk,bootindex=1"]),
@@ -155,11 +191,6 @@ def test_kvm_gets_the_hosts_cpu_and_no_options_for_emulation(bench: Bench) -> No
     assert "pseries-7.2" in words
     assert words[words.index("-cpu") + 1] == "host"
     assert words[words.index("-accel") + 1] == "kvm"
-
-
-def test_an_emulated_guest_gets_novas_cpu_for_it(bench: Bench) -> None:
-    words = bench.command({"architecture": "x86_64", "hw_emulation_architecture": "ppc64le"})
-    assert words[words.index("-cpu") + 1] == "POWER8"
 
 
 @pytest.mark.parametrize(

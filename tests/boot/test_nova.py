@@ -96,6 +96,24 @@ def test_an_emulated_architecture_replaces_the_images_own(profiles: ArchProfiles
     assert (derived.architecture, derived.emulated) == ("aarch64", True)
 
 
+def test_the_hosts_machine_type_is_what_an_emulated_guest_gets_unless_it_names_one(
+    profiles: ArchProfiles,
+) -> None:
+    emulated = {"architecture": "aarch64", "hw_emulation_architecture": "x86_64"}
+    assert derive(emulated, profiles).machine == "virt"
+    assert derive({**emulated, "hw_machine_type": "pc"}, profiles).machine == "pc"
+
+
+@pytest.mark.parametrize(("bus", "device"), [("virtio", "vda"), ("scsi", "sda"), ("ide", "hda")])
+def test_a_kernel_that_nova_starts_gets_novas_command_line(
+    profiles: ArchProfiles, bus: str, device: str
+) -> None:
+    usual = f"root=/dev/{device} console=tty0 console=ttyS0 console=hvc0"
+    assert guest(profiles, "x86_64", hw_disk_bus=bus).command_line == usual
+    own = guest(profiles, "x86_64", hw_disk_bus=bus, os_command_line="root=UUID=1")
+    assert own.command_line == "root=UUID=1"
+
+
 def test_an_empty_value_counts_as_unset(profiles: ArchProfiles) -> None:
     assert guest(profiles, "aarch64", hw_firmware_type="").firmware == "uefi"
 

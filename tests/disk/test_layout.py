@@ -53,7 +53,19 @@ def test_the_table_on_the_disk_is_the_planned_one(
     assert disk.read_bytes() == first
 
 
-METHODS = st.lists(st.sampled_from(["uefi", "bios", "prep"]), unique=True)
+def test_a_partition_image_is_its_root_filesystem_and_has_no_table(
+    tools: Tools, tmp_path: Path
+) -> None:
+    layout = plan_layout([], 112, identifier)
+    (root,) = layout.partitions
+    assert (root.name, root.start, root.size, layout.size) == ("root", 0, 112 * MIB, 112 * MIB)
+    disk = tmp_path / "disk"
+    disk.touch()
+    write_table(layout, disk, tools, tmp_path / "log")
+    assert disk.read_bytes() == b""
+
+
+METHODS = st.lists(st.sampled_from(["uefi", "bios", "prep"]), unique=True, min_size=1)
 
 
 @given(METHODS, st.integers(44, 5000))

@@ -19,11 +19,12 @@ from imagefactory.arch import ArchProfiles
 from imagefactory.boot import accel, identity
 from imagefactory.boot.isolation import isolation
 from imagefactory.boot.machine import Accelerator
+from imagefactory.boot.nova import guest_architecture
 from imagefactory.boot.planned import Image, PlannedBoot, inspect, plan_boot
 from imagefactory.boot.prepare import allot, prepare
 from imagefactory.boot.report import BootReport, CaseReport
 from imagefactory.boot.spec import CASE, SPEC, Budgets, SessionSpec
-from imagefactory.errors import BootTestError, ConfigError
+from imagefactory.errors import BootTestError, ConfigError, PropertyError
 from imagefactory.run import started, stop
 from imagefactory.template import BootCase
 
@@ -40,6 +41,8 @@ def boot_test(  # noqa: PLR0913
     profiles: ArchProfiles,
     accelerator: accel.Choice = "auto",
     disk_format: str = "qcow2",
+    kernel: Path | None = None,
+    ramdisk: Path | None = None,
     progress: Progress = lambda case, text: None,
     room: Room = lambda memory: contextlib.nullcontext(),
     jobs: int = 1,
@@ -56,6 +59,8 @@ def boot_test(  # noqa: PLR0913
         profiles: Where the facts about hypervisors come from.
         accelerator: auto takes KVM where it is proven to run guests, TCG otherwise.
         disk_format: The image's format; it is never guessed.
+        kernel: What nova starts in a bootloader's place, for an image with ``kernel_id``.
+        ramdisk: The same of its ``ramdisk_id``.
         progress: Called with a case's name and what happens; from several threads with jobs.
         room: Called with a guest's memory in MiB; the guest runs within the block. Whoever asks
             for several tests at once lets them wait for each other here.
@@ -69,12 +74,17 @@ def boot_test(  # noqa: PLR0913
         BootTestError: A boot could not be carried out at all. (A boot that fails is a report.)
     """
     began = time.monotonic()
-    architecture = properties.get("architecture", "")
+    architecture = guest_architecture(properties)
     chosen = [c for c in cases if c.architectures is None or architecture in c.architectures]
     if not chosen:
         raise ConfigError(f"no boot test is meant for the architecture {architecture!r}")
     plans = [plan_boot(case, properties, profiles) for case in chosen]
-    image = inspect(disk, disk_format)
+    if properties.get("kernel_id") and not kernel:
+        raise PropertyError(
+            f"kernel_id={properties['kernel_id']}: nova starts that kernel, and it is not here",
+            hint="name its file: --kernel FILE, and --ramdisk FILE for ramdisk_id",
+        )
+    image = inspect(disk, disk_format, kernel, ramdisk)
     evidence.mkdir(parents=True, exist_ok=True)
     times = functools.partial(allot, boot=budget, patience=patience)
     runner = _Runner(
@@ -155,6 +165,8 @@ class _Runner:
         return accel.recall(plan.guest.architecture, self._profiles, plan.emulator)
 
     def _boot(self, plan: PlannedBoot) -> CaseReport:
+        if plan.guest.emulated:  # as nova does, whatever the host could
+            return self._boot_with(plan, "tcg")
         if self._accelerator == "kvm":
             return self._boot_with(plan, "kvm")
         belief = self._belief(plan)

@@ -121,6 +121,9 @@ class Files:
     agent: str = "socket,path=agent.sock,server=on,wait=off"
     capture: Path | None = None
     """A pcap file of all the guest's network traffic."""
+    kernel: Path | None = None
+    """What is started in a bootloader's place."""
+    ramdisk: Path | None = None
 
 
 class _Devices:
@@ -187,6 +190,7 @@ def command(
         *_machine(guest, machine, files, accelerator),
         *("-m", f"{guest.memory}M", "-smp", str(VCPUS)),
         *_sysinfo(guest, uuid),
+        *_direct(guest, files),
         *("-rtc", "base=utc"),
         *("-boot", "strict=on" + (",menu=on" if guest.boot_menu else "")),
         *("-chardev", f"{files.console},id=console", "-serial", "chardev:console"),
@@ -210,10 +214,12 @@ def _machine(
         options += hypervisor.machine_options
     if guest.viommu == "smmuv3":
         options.append("iommu=smmuv3")
-    cpu = hypervisor.tcg_cpu if software else "host"
-    if guest.emulated and hypervisor.emulated_cpu:
-        cpu = hypervisor.emulated_cpu  # LibvirtDriver._get_guest_cpu_model_config
-    tail: list[str] = []
+    cpu: str | None = hypervisor.tcg_cpu if software else "host"
+    if guest.emulated:
+        # LibvirtDriver._get_guest_cpu_config: a model for some architectures, else none at all,
+        # and then it is QEMU's default.
+        cpu = hypervisor.emulated_cpu
+    tail: list[str] = ["-cpu", cpu] if cpu else []
     firmware = files.firmware
     if firmware is not None:
         options.append("pflash0=pflash0")
@@ -229,13 +235,21 @@ def _machine(
     elif guest.firmware == "uefi":
         raise HostError("no UEFI firmware was given for a guest that needs it")
     accel = "tcg,thread=multi" if software else "kvm"
-    return ("-machine", ",".join(options), "-accel", accel, "-cpu", cpu, *tail)
+    return ("-machine", ",".join(options), "-accel", accel, *tail)
 
 
 def _sysinfo(guest: NovaGuest, uuid: str) -> tuple[str, ...]:
     if not guest.hypervisor.smbios:
         return ()
     return ("-smbios", f"{NOVA_SYSINFO},serial={uuid},uuid={uuid},family=Virtual Machine")
+
+
+def _direct(guest: NovaGuest, files: Files) -> tuple[str, ...]:
+    """Let the firmware start a kernel that is no file of the disk."""
+    if files.kernel is None:
+        return ()
+    ramdisk = ("-initrd", str(files.ramdisk)) if files.ramdisk else ()
+    return ("-kernel", str(files.kernel), *ramdisk, "-append", guest.command_line)
 
 
 def _monitor(files: Files) -> tuple[str, ...]:

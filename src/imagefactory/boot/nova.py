@@ -40,7 +40,6 @@ VIOMMU_MODELS = ("intel", "smmuv3", "virtio")
 UNTESTABLE = {
     "hw_tpm_version": "the boot test has no TPM emulator",
     "hw_mem_encryption": "memory encryption needs AMD hardware",
-    "kernel_id": "an AKI/ARI image has no bootloader of its own to prove",
     "img_bdm_v2": "a block device mapping names volumes of one cloud",
 }
 """Properties that change the machine in ways that cannot be had here."""
@@ -74,6 +73,8 @@ class NovaGuest:
     watchdog: str
     viommu: str | None
     admin_user: str | None
+    command_line: str
+    """The kernel's, where nova starts a kernel by itself (``kernel_id``)."""
 
 
 def derive(
@@ -88,11 +89,12 @@ def derive(
     for key, why in UNTESTABLE.items():
         if key in given:
             raise PropertyError(f"{key}={given[key]} cannot be boot-tested: {why}")
-    architecture = _architecture(given)
+    architecture = guest_architecture(given)
     hypervisor = _hypervisor(architecture, profiles)
     _check_hypervisor_kind(given)
-    machine = given.get("hw_machine_type", hypervisor.machine)
+    machine = given.get("hw_machine_type") or _default_machine(given, hypervisor, profiles)
     firmware = _firmware(given, hypervisor)
+    disk_bus = _choice(given, "hw_disk_bus", DISK_BUSES, "virtio")
     video = _choice(given, "hw_video_model", VIDEO_MODELS, hypervisor.video)
     return NovaGuest(
         architecture=architecture,
@@ -102,7 +104,7 @@ def derive(
         firmware=firmware,
         secure_boot=_secure_boot(given, firmware),
         stateless=_flag(given, "hw_firmware_stateless") and firmware == "uefi",
-        disk_bus=_choice(given, "hw_disk_bus", DISK_BUSES, "virtio"),
+        disk_bus=disk_bus,
         cdrom_bus=_choice(given, "hw_cdrom_bus", CDROM_BUSES, _cdrom_bus(machine, hypervisor)),
         scsi_model=_choice(given, "hw_scsi_model", SCSI_MODELS, hypervisor.scsi_model),
         vif_model=_choice(given, "hw_vif_model", VIF_MODELS, "virtio"),
@@ -116,11 +118,19 @@ def derive(
         watchdog=_choice(given, "hw_watchdog_action", WATCHDOG_ACTIONS, "disabled"),
         viommu=_choice(given, "hw_viommu_model", VIOMMU_MODELS, "") or None,
         admin_user=given.get("os_admin_user"),
+        command_line=given.get("os_command_line") or _command_line(disk_bus),
     )
 
 
-def _architecture(given: Mapping[str, str]) -> str:
-    # LibvirtDriver._check_emulation_arch: the emulated architecture replaces the image's own.
+def guest_architecture(given: Mapping[str, str]) -> str:
+    """Return nova's name of the architecture that guests of an image have.
+
+    `LibvirtDriver._check_emulation_arch`: ``hw_emulation_architecture`` counts first; beside
+    it ``architecture`` says which hosts may run the guest.
+
+    Raises:
+        PropertyError: The properties name none.
+    """
     architecture = given.get("hw_emulation_architecture") or given.get("architecture")
     if architecture is None:
         raise PropertyError(
@@ -142,12 +152,29 @@ def _hypervisor(architecture: str, profiles: ArchProfiles) -> Hypervisor:
     )
 
 
+def _default_machine(
+    given: Mapping[str, str], hypervisor: Hypervisor, profiles: ArchProfiles
+) -> str:
+    # libvirt.utils.get_machine_type asks get_arch, which knows nothing of emulation: it takes
+    # the machine type of the hosts.
+    host = given.get("architecture")
+    if host is None or "hw_emulation_architecture" not in given:
+        return hypervisor.machine
+    return _hypervisor(host, profiles).machine
+
+
 def _check_hypervisor_kind(given: Mapping[str, str]) -> None:
     _choice(given, "vm_mode", ("hvm",), "hvm")
     _choice(given, "hypervisor_type", ("qemu", "kvm"), "qemu")
     _choice(given, "hw_rng_model", ("virtio",), "virtio")
     _choice(given, "hw_pointer_model", ("usbtablet",), "usbtablet")
     _flag(given, "hw_time_hpet")  # nova sets the timer on KVM hosts only, and off by default
+
+
+def _command_line(disk_bus: str) -> str:
+    # LibvirtDriver._set_guest_for_inst_kernel; blockinfo.get_dev_prefix_for_disk_bus
+    prefix = {"virtio": "vd", "ide": "hd"}.get(disk_bus, "sd")
+    return f"root=/dev/{prefix}a console=tty0 console=ttyS0 console=hvc0"
 
 
 def _firmware(given: Mapping[str, str], hypervisor: Hypervisor) -> Firmware:

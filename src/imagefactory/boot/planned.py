@@ -36,6 +36,9 @@ class Image:
     format: str
     virtual_size: int
     """bytes"""
+    kernel: Path | None = None
+    """What nova starts in a bootloader's place, as of ``kernel_id``."""
+    ramdisk: Path | None = None
 
 
 def plan_boot(case: BootCase, properties: Mapping[str, str], profiles: ArchProfiles) -> PlannedBoot:
@@ -83,12 +86,19 @@ def _pretended(found: firmware.Firmware | None) -> firmware.FirmwareFiles | None
     return firmware.FirmwareFiles(found.executable, "raw", None, "raw", requires_smm=False)
 
 
-def inspect(disk: Path, disk_format: str) -> Image:
-    """Look at a disk.
+def inspect(
+    disk: Path, disk_format: str, kernel: Path | None = None, ramdisk: Path | None = None
+) -> Image:
+    """Look at a disk, and what comes with it.
 
     Raises:
         ConfigError: It is not there, or not of this format.
     """
+    if ramdisk and not kernel:
+        raise ConfigError("a ramdisk is nothing without a kernel", hint="name both")
+    for file in (kernel, ramdisk):
+        if file and not (file.is_file() and file.stat().st_size):
+            raise ConfigError(f"{file} is no kernel or ramdisk: no file, or an empty one")
     need("qemu-img", "qemu-utils")
     if not disk.exists():
         raise ConfigError(f"there is no disk {disk}")
@@ -106,4 +116,10 @@ def inspect(disk: Path, disk_format: str) -> Image:
             hint="name its format: --format raw, or qcow2",
         ) from None
     size = int(json.loads(info.stdout)["virtual-size"])
-    return Image(disk.absolute(), disk_format, size)
+    return Image(
+        disk.absolute(),
+        disk_format,
+        size,
+        kernel.absolute() if kernel else None,
+        ramdisk.absolute() if ramdisk else None,
+    )

@@ -50,6 +50,8 @@ def prepare(
         seed=seed_file,
         firmware=flash,
         capture=work.parent / CAPTURE,
+        kernel=image.kernel,
+        ramdisk=image.ramdisk,
     )
     network = Network(data.mac, data.address, instance.IPV6_PREFIX)
     command = machine.command(

@@ -8,7 +8,7 @@ import click
 
 from imagefactory import cache, render
 from imagefactory.cli.options import json_option, reading
-from imagefactory.console import out
+from imagefactory.console import out, say
 from imagefactory.workbench import Workbench
 
 
@@ -29,7 +29,7 @@ def cache_show_command(bench: Workbench, as_json: bool) -> None:
     out.print(render.cache_table(kinds))
     total = render.gigabytes(sum(kind["bytes"] for kind in kinds))
     bound = render.gigabytes(cache.allowed_size())
-    out.print(f"{total} in {bench.cache}; builds prune it to {bound}", soft_wrap=True, markup=False)
+    say(f"{total} in {bench.cache}; builds prune it to {bound}")
 
 
 @cache_group.command(

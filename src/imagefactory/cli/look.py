@@ -12,7 +12,7 @@ from imagefactory.arch import ArchProfile
 from imagefactory.catalog import Build
 from imagefactory.cli.options import arch_option, json_option
 from imagefactory.commands import complain
-from imagefactory.console import out
+from imagefactory.console import out, say
 from imagefactory.errors import ConfigError
 from imagefactory.settings import Settings
 from imagefactory.workbench import Workbench
@@ -113,7 +113,7 @@ def show_builds(rows: Sequence[Build | tuple[str, str, str]]) -> None:
     out.print(render.builds_table(rows))
     for row in rows:  # on lines of their own: a path is for copying
         if isinstance(row, Build):
-            out.print(str(row.disk), soft_wrap=True, markup=False)
+            say(str(row.disk))
 
 
 def complain_of(mistakes: Sequence[ConfigError]) -> int:

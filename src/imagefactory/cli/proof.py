@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from imagefactory import imagetest, render, verify
 from imagefactory.cli.options import arch_option, json_option, proof_options, source_options
-from imagefactory.console import Board, out
+from imagefactory.console import Board, out, say
 from imagefactory.errors import BuildError
 from imagefactory.packages.mirrors import Mirrors
 from imagefactory.progress import Stages
@@ -51,6 +51,16 @@ from imagefactory.workbench import Workbench
     type=click.Choice(["config-drive", "openstack", "ec2", "nocloud", "none"]),
     help="Boot once with each [default: config-drive].",
 )
+@click.option(
+    "--kernel",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Start this kernel, as nova does for images with kernel_id; os_command_line is its line.",
+)
+@click.option(
+    "--ramdisk",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The ramdisk (initramfs) that goes with it, as of ramdisk_id.",
+)
 @click.option("--reboot", is_flag=True, help="Let each guest reboot and prove itself again.")
 @click.option("--memory", type=click.IntRange(32), help="MiB [default: min_ram, else 512].")
 @click.option("--budget", type=click.IntRange(1), help="Seconds from power-on to SSH.")
@@ -68,6 +78,8 @@ def test_command(  # noqa: PLR0913
     changes: tuple[str, ...],
     properties_file: Path | None,
     datasources: tuple[str, ...],
+    kernel: Path | None,
+    ramdisk: Path | None,
     reboot: bool,
     memory: int | None,
     budget: int | None,
@@ -84,6 +96,8 @@ def test_command(  # noqa: PLR0913
         datasources=datasources,
         reboot=reboot,
         memory=memory,
+        kernel=kernel,
+        ramdisk=ramdisk,
     )
     where = evidence or imagetest.evidence_directory(bench.catalog.directory, disk)
     board = Board([disk.name])
@@ -103,7 +117,7 @@ def test_command(  # noqa: PLR0913
         told = json.loads(report.to_json())
         out.print(render.report_table(told["cases"], told["checks"]))
         out.print(f"[bold]{report.verdict}[/]: {escape(report.summary)}", soft_wrap=True)
-        out.print(f"evidence: {where}", soft_wrap=True, markup=False)
+        say(f"evidence: {where}")
     return 0 if report.passed else 7
 
 

@@ -15,7 +15,7 @@ from imagefactory import render, template
 from imagefactory.catalog import Build
 from imagefactory.cli.options import F, arch_option, config_option, json_option
 from imagefactory.commands import complain
-from imagefactory.console import err, out, transfers
+from imagefactory.console import err, say, transfers
 from imagefactory.glance.target import CloudTarget
 from imagefactory.settings import Settings
 from imagefactory.workbench import Workbench
@@ -32,7 +32,7 @@ def target_options(command: F) -> F:
             click.option("--region", help="One of the cloud's regions."),
             click.option(
                 "--format",
-                type=click.Choice(["qcow2", "raw"]),
+                type=click.Choice(["qcow2", "raw", "ami"]),
                 help="The image's format in the cloud; raw for Ceph [default: qcow2].",
             ),
             click.option(
@@ -231,23 +231,19 @@ def delivery_row(one: Delivered) -> dict[str, Any]:
 
 def report_upload(done: Uploaded, cloud: str, *, planned: bool = False) -> None:
     """Print what an upload did, or would do."""
-
-    def line(text: str) -> None:
-        out.print(text, soft_wrap=True, markup=False)
-
     who = f"{done.name} in {cloud}"
     if planned:
         what = "would be done:" if done.steps else "as it should be, nothing would be done"
-        line(f"{who}: {what}")
+        say(f"{who}: {what}")
     elif done.sent:
-        line(
+        say(
             f"{who}: {render.megabytes(done.size)} sent in {done.seconds:.1f} s, "
             f"verified by os_hash_value, {done.visibility}, id {done.id}"
         )
     else:
         changed = "brought in line" if done.steps else "as it should be"
-        line(f"{who}: already there as {done.id}, {changed}, nothing was sent")
+        say(f"{who}: already there as {done.id}, {changed}, nothing was sent")
     for step in done.steps:
-        line(f"  {step}")
+        say(f"  {step}")
     for text in done.left:
-        line(f"  left: {text}")
+        say(f"  left: {text}")

@@ -11,8 +11,9 @@ import click
 
 from imagefactory import properties, render, scs, template
 from imagefactory.cli.options import arch_option, config_option, json_option
-from imagefactory.console import out
+from imagefactory.console import say
 from imagefactory.errors import ConfigError
+from imagefactory.glance.stored import MARK_PART
 from imagefactory.glance.target import CloudTarget
 from imagefactory.plan import installed
 from imagefactory.properties import PropertyMistakesError
@@ -105,10 +106,8 @@ def _described(bench: Workbench, images: Sequence[str], architectures: Sequence[
 def _built(bench: Workbench, images: Sequence[str], architectures: Sequence[str]) -> Found:
     from imagefactory.glance.newimage import NewImage  # noqa: PLC0415 (as in cli/upload.py)
 
-    known = [image for image in sorted(bench.path.yaml_files("templates")) if not images]
-    for image in images or known:
-        if not images and not any(bench.catalog.directory.glob(f"{image}/*/*/manifest.json")):
-            continue
+    described = bench.path.yaml_files("templates")
+    for image in images or [name for name in bench.catalog.images() if name in described]:
         for build in bench.builds(image, architectures):
             new = NewImage.of_build(build, CloudTarget(), "private")
             yield f"{image} {build.architecture} of {build.manifest['built'][:16]}", new.properties
@@ -121,6 +120,8 @@ def _in_cloud(name: str, images: Sequence[str], config: Path | None) -> Found:
     (target,) = Settings.read(config).targets([name]).values()
     with connect(target.cloud or name, SILENCE, target.region) as glance:
         for image in glance.visible(images):
+            if MARK_PART in image.properties:  # nova starts no guest of a kernel alone
+                continue
             numbers = {key: str(image.fields[key] or 0) for key in ("min_disk", "min_ram")}
             yield f"{image.name} ({image.id})", {**image.properties, **numbers}
 
@@ -138,14 +139,11 @@ def _judge(subject: str, told: Mapping[str, str], *, by_scs: bool) -> Verdict:
 
 
 def _show(verdict: Verdict) -> None:
-    def line(text: str) -> None:
-        out.print(text, soft_wrap=True, markup=False)
-
-    line(f"{verdict.subject}: {'right' if verdict.well else 'to be corrected'}")
+    say(f"{verdict.subject}: {'right' if verdict.well else 'to be corrected'}")
     for kind, texts in (
         ("nova", verdict.mistakes),
         ("warning", verdict.warnings),
         ("scs-0102", verdict.scs),
     ):
         for text in texts:
-            line(f"  {kind}: {text}")
+            say(f"  {kind}: {text}")

@@ -62,8 +62,6 @@ class Job:
 
 def grub_configuration(plan: BuildPlan, kernel: str, initramfs: Iterable[str]) -> str:
     """Return grub.cfg; ``initrd`` joins all its files into one initramfs."""
-    root = plan.identifier(ROOT_FILESYSTEM)
-    arguments = [f"root=UUID={root}", *plan.kernel_arguments]
     pieces = " ".join(f"/{path}" for path in initramfs)
     return (
         "if [ $grub_platform = pc ]; then\n"
@@ -71,7 +69,7 @@ def grub_configuration(plan: BuildPlan, kernel: str, initramfs: Iterable[str]) -
         "  terminal_output console serial\n"
         "fi\n"
         "echo Loading Linux ...\n"
-        f"linux /{kernel} {' '.join(arguments)}\n"
+        f"linux /{kernel} {plan.command_line}\n"
         f"initrd {pieces}\n"
         "boot\n"
     )

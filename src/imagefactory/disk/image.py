@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imagefactory.disk import bootloader, filesystem, layout, qcow2
+from imagefactory.disk import apart, bootloader, filesystem, layout, qcow2
 from imagefactory.identifiers import ROOT_FILESYSTEM
 from imagefactory.packages.tools import Tools
 from imagefactory.plan import BuildPlan
@@ -21,10 +21,16 @@ class Disk:
     format: str
     size: int
     virtual_size: int
+    apart: apart.Apart | None = None
+    """Kernel and ramdisk, where the disk has no bootloader."""
 
     def moved_to(self, directory: Path) -> Disk:
-        """Move the file into another directory of the same filesystem."""
-        return replace(self, path=self.path.rename(directory / self.path.name))
+        """Move the files into another directory of the same filesystem."""
+        return replace(
+            self,
+            path=self.path.rename(directory / self.path.name),
+            apart=self.apart.moved_to(directory) if self.apart else None,
+        )
 
 
 def make_disk(
@@ -71,8 +77,12 @@ def make_disk(
     )
     for method in plan.boot:
         bootloader.install(method, job, raw)
-    grub = bootloader.grub_configuration(plan, tree.kernel, tree.initramfs)
-    append_file(tree, bootloader.CONFIGURATION, grub.encode())
+    beside = None
+    if plan.boot:
+        grub = bootloader.grub_configuration(plan, tree.kernel, tree.initramfs)
+        append_file(tree, bootloader.CONFIGURATION, grub.encode())
+    else:
+        beside = apart.write(tree, work, plan.name)
     filesystem.make_ext4(
         raw,
         plan_of_disk.root,
@@ -86,4 +96,4 @@ def make_disk(
     pack = cache / "clusters" / plan.name if cache else None
     qcow2.write(raw, finished, qcow2.COMPRESSIONS[plan.template.compression], pack)
     raw.unlink()
-    return Disk(finished, "qcow2", finished.stat().st_size, plan_of_disk.size)
+    return Disk(finished, "qcow2", finished.stat().st_size, plan_of_disk.size, beside)

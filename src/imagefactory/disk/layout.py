@@ -77,7 +77,7 @@ def plan_layout(
     """Decide what lies where: boot partitions first, the root last so that it can grow.
 
     Args:
-        boot: The boot methods.
+        boot: The boot methods; without any there is no table either.
         disk_size: MiB.
         identifier: Derives identifiers from a purpose.
         esp_size: MiB of the EFI system partition.
@@ -85,6 +85,8 @@ def plan_layout(
     Raises:
         BuildError: A boot method is unknown, two exclude each other, or the disk is too small.
     """
+    if not boot:
+        return _bare(disk_size, identifier)
     unknown = [method for method in boot if method not in PARTITIONS_OF]
     if unknown:
         raise BuildError(
@@ -112,12 +114,21 @@ def plan_layout(
     return Layout(disk_size * MIB, identifier("disk"), tuple(partitions))
 
 
+def _bare(disk_size: int, identifier: Callable[[str], uuid.UUID]) -> Layout:
+    """Return the layout of a partition image: the root filesystem and nothing else."""
+    size = disk_size * MIB
+    root = Partition("root", ROOT_TYPE, 0, size, identifier("root"))
+    return Layout(size, identifier("disk"), (root,))
+
+
 def write_table(layout: Layout, disk: Path, tools: Tools, log: Path) -> None:
-    """Write the GPT into a disk file of the right size.
+    """Write the GPT into a disk file of the right size; a lone filesystem needs none.
 
     Raises:
         CommandError: sfdisk refuses the layout.
     """
+    if layout.root.start == 0:
+        return
     lines = ["label: gpt", f"label-id: {layout.uuid}", "unit: sectors", "first-lba: 34"]
     lines += [
         f"start={part.start // SECTOR}, size={part.size // SECTOR}, type={part.type}, "

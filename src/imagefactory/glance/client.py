@@ -216,6 +216,15 @@ class Glance:
             raise RefusedError(action, answer)
         return bool(answer.json()["servers"])
 
+    def starts_others(self, image_id: str) -> bool:
+        """Whether an image is the kernel or the ramdisk of another one that we see."""
+        return any(
+            True
+            for key in ("kernel_id", "ramdisk_id")
+            for hidden in ("false", "true")
+            for _ in self._pages({key: image_id, "os_hidden": hidden, "limit": "1"})
+        )
+
     def delete(self, image_id: str) -> None:
         """Delete an image; one that is not there any more is no error.
 

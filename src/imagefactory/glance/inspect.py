@@ -12,8 +12,9 @@ from imagefactory.errors import CloudError
 # What the inspectors find is told in our own errors; without a handler Python would print it too.
 logging.getLogger("oslo_utils").addHandler(logging.NullHandler())
 
-_CONTENT = {"raw": ("raw", "gpt")}
+_CONTENT = dict.fromkeys(("raw", "ami", "aki", "ari"), ("raw", "gpt"))
 """Declared format -> what its bytes may be detected as, where that is not the format alone.
+(An x86 kernel ends its first sector as a boot sector does.)
 
 Glance would take a qcow2 that is declared raw; nova then refuses to boot it.
 """

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from imagefactory import scs
 from imagefactory.catalog import Build
@@ -18,6 +19,7 @@ from imagefactory.glance.stored import (
     MARK_DIGEST,
     MARK_IMAGE,
     MARK_LINE,
+    MARK_PART,
     MARK_PREFIX,
     MARK_TESTED,
     TIME_FORMAT,
@@ -25,6 +27,16 @@ from imagefactory.glance.stored import (
 from imagefactory.glance.target import CloudTarget, Visibility, fill_name
 from imagefactory.glance.transport import hash_of
 from imagefactory.properties import validate
+
+Part = Literal["kernel", "ramdisk"]
+
+_PARTS: Mapping[Part, str] = {"kernel": "aki", "ramdisk": "ari"}
+"""Glance's names of their formats, as Ironic's documentation and nova's AMIs have them."""
+
+_CONTAINERS = {"ami": "ami"}
+"""Disk format -> container format, where that is not ``bare``."""
+
+_PER_BUILD = {"date": "{date}", "digest": "{digest}"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +52,7 @@ class NewImage:
         tested: The boot test has passed.
         visibility: Who sees the image once it is verified.
         disk_format: Glance's name of the file's format.
+        container_format: Glance's name of what is around it.
         dated_name: The name of older builds, with ``{date}`` and ``{digest}`` of each.
         protected: Whether Glance shall refuse to delete it.
         members: Projects that a shared image is offered to.
@@ -52,24 +65,40 @@ class NewImage:
     tested: bool
     visibility: Visibility = "private"
     disk_format: str = "qcow2"
+    container_format: str = "bare"
     dated_name: str = "{digest}"
     protected: bool = False
     members: tuple[str, ...] = ()
 
     @classmethod
-    def of_build(cls, build: Build, target: CloudTarget, visibility: Visibility) -> NewImage:
-        """Describe a build of the catalog as an image for a cloud."""
+    def of_build(
+        cls,
+        build: Build,
+        target: CloudTarget,
+        visibility: Visibility,
+        disk: Path | None = None,
+        started_with: Mapping[str, str] | None = None,
+    ) -> NewImage:
+        """Describe a build of the catalog as an image for a cloud.
+
+        Args:
+            build: The build.
+            target: The cloud.
+            visibility: Who sees the image, unless the target says it.
+            disk: The build's disk in the format that the target wants; unset: as it is.
+            started_with: ``kernel_id`` and ``ramdisk_id`` of a partition image.
+        """
         words = words_of(build)
-        per_build = {"date": "{date}", "digest": "{digest}"}
         overriding = {"min_disk": target.min_disk, "min_ram": target.min_ram}
         numbers = {key: str(value) for key, value in overriding.items() if value is not None}
         return cls(
-            disk=build.disk,
+            disk=disk or build.disk,
             name=fill_name(target.name, words),
-            dated_name=fill_name(target.dated_name, {**words, **per_build}),
+            dated_name=fill_name(target.dated_name, {**words, **_PER_BUILD}),
             properties={
                 **descriptive(build, words["date"], target.url),
                 **build.properties,
+                **(started_with or {}),
                 **target.properties,
                 **numbers,
             },
@@ -83,8 +112,24 @@ class NewImage:
             tested=build.verdict == "passed",
             visibility=target.visibility or visibility,
             disk_format=target.format,
+            container_format=_CONTAINERS.get(target.format, "bare"),
             protected=target.protected,
             members=target.members,
+        )
+
+    def part(self, part: Part, file: Path) -> NewImage:
+        """Describe the kernel or the ramdisk of this image as an image of its own."""
+        disk_format = _PARTS[part]
+        kept = ("architecture", "os_distro", "os_version", "os_type")
+        return replace(
+            self,
+            disk=file,
+            name=f"{self.name}-{part}",
+            dated_name=f"{self.dated_name}-{part}",
+            properties={name: self.properties[name] for name in kept if name in self.properties},
+            marker={**self.marker, MARK_PART: part},
+            disk_format=disk_format,
+            container_format=disk_format,
         )
 
     @property
@@ -108,7 +153,7 @@ class NewImage:
             size=self.disk.stat().st_size,
             fields={
                 "disk_format": self.disk_format,
-                "container_format": "bare",
+                "container_format": self.container_format,
                 **{name: int(plain.get(name, "0")) for name in numbers},
             },
             properties={name: value for name, value in plain.items() if name not in numbers},

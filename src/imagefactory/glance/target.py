@@ -18,21 +18,26 @@ NAME_WORDS = ("image", "distro", "version", "arch", "date", "digest")
 
 
 def _words(pattern: str) -> set[str]:
-    """Return what stands in a name's braces."""
+    """Return what stands in a pattern's braces."""
     return {word for _, word, _, _ in Formatter().parse(pattern) if word is not None}
 
 
-def _pattern(text: str) -> str:
-    try:
-        strangers = sorted(_words(text) - {*NAME_WORDS})
-    except ValueError as error:
-        raise ValueError(f"the braces of a name are wrong: {error}") from None
-    if strangers:
-        raise ValueError(
-            f"{{{strangers[0]}}} stands for nothing; known: "
-            + ", ".join(f"{{{word}}}" for word in NAME_WORDS)
-        )
-    return text
+def _filled_with(*known: str) -> AfterValidator:
+    """Refuse braces that hold something else."""
+
+    def check(text: str) -> str:
+        try:
+            strangers = sorted(_words(text) - {*known})
+        except ValueError as error:
+            raise ValueError(f"its braces are wrong: {error}") from None
+        if strangers:
+            raise ValueError(
+                f"{{{strangers[0]}}} stands for nothing; known: "
+                + ", ".join(f"{{{word}}}" for word in known)
+            )
+        return text
+
+    return AfterValidator(check)
 
 
 def fill_name(pattern: str, words: Mapping[str, str]) -> str:
@@ -40,7 +45,11 @@ def fill_name(pattern: str, words: Mapping[str, str]) -> str:
     return pattern.format_map(words)
 
 
-NamePattern = Annotated[str, AfterValidator(_pattern), Field(min_length=1, max_length=255)]
+NamePattern = Annotated[str, _filled_with(*NAME_WORDS), Field(min_length=1, max_length=255)]
+UrlPattern = Annotated[
+    str, _filled_with("file", *NAME_WORDS), Field(pattern="^https?://[^ ]+$", max_length=2000)
+]
+CommandWord = Annotated[str, _filled_with("id", "name", "cloud")]
 
 
 class Rotation(Model):
@@ -73,8 +82,10 @@ class CloudTarget(Model):
         description="tells apart what several entries bring to one project of a cloud: each "
         "takes the others' images for older builds of its own otherwise",
     )
-    format: Literal["qcow2", "raw"] = Field(
-        default="qcow2", description="raw for images in Ceph (RBD), where qcow2 cannot be cloned"
+    format: Literal["qcow2", "raw", "ami"] = Field(
+        default="qcow2",
+        description="raw for images in Ceph (RBD), where qcow2 cannot be cloned; ami for "
+        "partition images that clouds want so: raw, with container_format ami too",
     )
     name: NamePattern = Field(
         default="{image}-{arch}", description="of the newest build; it moves from one to the next"
@@ -86,9 +97,8 @@ class CloudTarget(Model):
         default="direct",
         description="how the data gets there: sent, sent to be imported, or fetched by the cloud",
     )
-    url: str | None = Field(
+    url: UrlPattern | None = Field(
         default=None,
-        pattern="^https?://[^ ]+$",
         description="for web-download: where the cloud finds the file; {file} and the words of "
         "`name` stand for what they say",
     )
@@ -108,10 +118,11 @@ class CloudTarget(Model):
         default={}, description="more image properties, on top of the template's"
     )
     rotation: Rotation = Rotation()
-    after_upload: tuple[tuple[str, ...], ...] = Field(
+    after_upload: tuple[tuple[CommandWord, ...], ...] = Field(
         default=(),
         description="commands that look at a verified image before it is seen, as lists of words; "
-        "{id} and {name} stand for the image's. One that fails removes the image",
+        "{id} and {name} stand for the image's, {cloud} for the cloud's name, {{ for a brace. "
+        "One that fails removes the image",
     )
     budget: float = Field(
         default=4 * 3600.0, gt=0, description="seconds for one image, all attempts together"

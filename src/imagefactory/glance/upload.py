@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from http import HTTPStatus
@@ -53,6 +53,7 @@ from imagefactory.glance.stored import (
     MARK_IMAGE,
     MARK_LEASE,
     MARK_LINE,
+    MARK_PART,
     MARK_SET,
     MARK_TESTED,
     Stored,
@@ -115,6 +116,7 @@ class Manner:
         transport: The way that the data takes.
         approve: Called with the id of an image that is verified and not yet seen, and the
             cloud's name; what it raises removes the image.
+        retire: Older builds give up their name, and go; False: they stay as they are for now.
         dry_run: Only decide what would be done.
     """
 
@@ -130,6 +132,7 @@ class Manner:
     budget: float = 4 * 3600.0
     stopping: threading.Event = field(default_factory=threading.Event)
     approve: Callable[[str, str], None] = lambda image_id, cloud: None
+    retire: bool = True
     dry_run: bool = False
 
 
@@ -188,7 +191,7 @@ def upload(image: NewImage, *, cloud: str, manner: Manner | None = None) -> Uplo
 
 
 def _of(image: NewImage) -> str:
-    marks = (image.marker.get(name, "") for name in (MARK_IMAGE, MARK_ARCH, MARK_LINE))
+    marks = (image.marker.get(name, "") for name in (MARK_IMAGE, MARK_ARCH, MARK_LINE, MARK_PART))
     return "-".join(marks)
 
 
@@ -248,15 +251,20 @@ class _Work:
         """Look at what the cloud has, and decide what has to be done."""
         marker = self.image.marker
         found = self.glance.find({name: marker[name] for name in (MARK_IMAGE, MARK_ARCH)})
-        line = marker.get(MARK_LINE)
-        return reconcile(
+        same = {name: marker.get(name) for name in (MARK_LINE, MARK_PART)}
+        decided = reconcile(
             self.wanted,
-            [image for image in found if image.properties.get(MARK_LINE) == line],
+            [
+                image
+                for image in found
+                if {name: image.properties.get(name) for name in same} == same
+            ],
             self.manner.rotation,
             datetime.now(UTC),
             self.host,
             self._transfer.stores,
         )
+        return decided if self.manner.retire else replace(decided, after=())
 
     def _tell(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -289,8 +297,9 @@ class _Work:
                 self.left.append(str(step))
                 continue
             try:
-                if isinstance(step, Remove) and self._in_use(step.image):
-                    self.left.append(f"{step}: not done, servers are made of it")
+                used = self._in_use(step.image) if isinstance(step, Remove) else ""
+                if used:
+                    self.left.append(f"{step}: not done, {used}")
                     continue
                 self._take_one(step)
             except RefusedError as error:
@@ -298,8 +307,13 @@ class _Work:
             else:
                 done.append(str(step))
 
-    def _in_use(self, image: Stored) -> bool:
-        return not image.unfinished and bool(self.glance.in_use(image.id))
+    def _in_use(self, image: Stored) -> str:
+        """Say what still needs an image; empty: nothing does."""
+        if image.unfinished:
+            return ""
+        if MARK_PART in image.properties and self.glance.starts_others(image.id):
+            return "images are started with it"
+        return "servers are made of it" if self.glance.in_use(image.id) else ""
 
     def _go_on(self) -> None:
         if self.manner.stopping.is_set():
