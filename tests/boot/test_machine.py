@@ -91,11 +91,11 @@ def test_a_kernel_beside_the_disk_is_started_with_its_command_line(
 ) -> None:
     guest = derive({"architecture": "x86_64", "os_command_line": "root=LABEL=x quiet"}, profiles)
 
-    def words(**files: Path) -> list[str]:
+    def words(kernel: Path | None = None, ramdisk: Path | None = None) -> list[str]:
         return command(
             guest,
             emulators["x86_64"],
-            Files(disk=Path("disk.qcow2"), **files),
+            Files(disk=Path("disk.qcow2"), kernel=kernel, ramdisk=ramdisk),
             Network("fa:16:3e:01:02:03", "10.0.2.15"),
             uuid="0f3c1d52-7a8e-4b55-9c3d-2f1e6a7b8c9d",
             accelerator="tcg",

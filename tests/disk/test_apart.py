@@ -31,8 +31,7 @@ def test_the_ramdisk_is_an_archive_that_cpio_reads(tmp_path: Path) -> None:
     assert written.kernel.read_bytes() == b"kernel"
     unpacked = tmp_path / "unpacked"
     unpacked.mkdir()
-    words = ["cpio", "-i", "-d", "--quiet", "-F", written.ramdisk, "-D", unpacked]
-    run(words)
+    run(["cpio", "-i", "-d", "--quiet", "-F", written.ramdisk, "-D", unpacked])
     assert (unpacked / "init").read_bytes() == b"#!/bin/sh\n"
     assert (unpacked / "lib/odd").read_bytes() == b"odd"
 

@@ -93,13 +93,40 @@ class Identity:
             finally:
                 keystone.delete_service(service.id)
 
-    def connect(self, user: str = "builder") -> openstack.connection.Connection:
+    @contextlib.contextmanager
+    def region(self, name: str, directory: Path) -> Iterator[str]:
+        """Have one more region, with a Glance of its own, while a block runs; yield its URL."""
+        with (
+            running_glance(directory, authtoken=self.authtoken) as endpoint,
+            self.connect("admin") as cloud,
+        ):
+            keystone: Any = cloud.identity
+            keystone.create_region(id=name)
+            (service,) = keystone.services(type="image")
+            made = keystone.create_endpoint(
+                service_id=service.id, interface="public", region_id=name, url=endpoint
+            )
+            try:
+                yield endpoint
+            finally:
+                keystone.delete_endpoint(made.id)
+                keystone.delete_region(name)
+
+    @property
+    def authtoken(self) -> str:
+        """How a Glance asks this Keystone."""
+        return _AUTHTOKEN.format(url=self.url, authority=self.authority, password=CANARY)
+
+    def connect(
+        self, user: str = "builder", region: str = _REGION
+    ) -> openstack.connection.Connection:
         """Log in by a client of one's own."""
         auth = self.auth(user)
         if user == "admin":
             auth |= {"project_name": "admin", "project_domain_id": "default"}
             del auth["project_id"]
-        return openstack.connect(**self.entry(auth), load_yaml_config=False, load_envvars=False)
+        entry = {**self.entry(auth), "region_name": region}
+        return openstack.connect(**entry, load_yaml_config=False, load_envvars=False)
 
 
 @contextlib.contextmanager
@@ -130,9 +157,9 @@ def running_identity(directory: Path) -> Iterator[Identity]:
         authority = directory / "tls.crt"
         glance = directory / "glance"
         glance.mkdir()
-        believed = _AUTHTOKEN.format(url=url, authority=authority, password=CANARY)
-        with running_glance(glance, authtoken=believed) as endpoint:
-            yield Identity(url, authority, _people(Identity(url, authority, ""), endpoint))
+        nobody = Identity(url, authority, "")
+        with running_glance(glance, authtoken=nobody.authtoken) as endpoint:
+            yield Identity(url, authority, _people(nobody, endpoint))
 
 
 def _certify(directory: Path) -> None:
