@@ -16,7 +16,8 @@ from imagefactory.arch import ArchProfile
 from imagefactory.data import sha256_of, shipped_directory
 from imagefactory.digest import digest_of, tree_digest
 from imagefactory.errors import ConfigError
-from imagefactory.packages.apt import Apt, Package, preferences
+from imagefactory.packages.apt import Apt, preferences
+from imagefactory.packages.pool import Package
 from imagefactory.schedule import BUILD_MEMORY
 from imagefactory.sources import Sources
 from imagefactory.template import (

@@ -20,7 +20,7 @@ from imagefactory.arch import ArchProfile
 from imagefactory.catalog import Build
 from imagefactory.digest import digest_of
 from imagefactory.errors import ConfigError
-from imagefactory.packages.apt import Package
+from imagefactory.packages.pool import Package
 from imagefactory.plan import BuildPlan, inputs
 from imagefactory.template import ImageTemplate
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from imagefactory import run
 from imagefactory.arch import ArchProfile
 from imagefactory.packages import local
-from imagefactory.packages.apt import Apt, Package
+from imagefactory.packages.apt import Apt
 from imagefactory.packages.mirrors import NONE, Mirrors, in_words
+from imagefactory.packages.pool import Package
 from imagefactory.template import DebianTree, ImageTemplate, Repository, beside
 
 

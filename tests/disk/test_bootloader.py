@@ -14,7 +14,7 @@ from imagefactory.disk import bootloader
 from imagefactory.disk.bootloader import Job, grub_configuration, install
 from imagefactory.disk.layout import SECTOR, plan_layout
 from imagefactory.errors import BuildError
-from imagefactory.packages.apt import Package
+from imagefactory.packages.pool import Package
 from imagefactory.packages.tools import Tools
 from imagefactory.plan import BuildPlan
 from imagefactory.template import load

@@ -12,7 +12,8 @@ from filelock import FileLock
 from imagefactory.cache import in_use, prune
 from imagefactory.errors import ConfigError, PackageError
 from imagefactory.packages import apt as module
-from imagefactory.packages.apt import Apt, Package, preferences
+from imagefactory.packages.apt import Apt, preferences
+from imagefactory.packages.pool import Package
 from tests.debs import Archive, Key
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from imagefactory.data import sha256_of
 from imagefactory.errors import CommandError, PackageError
-from imagefactory.packages.apt import Package, Pool
+from imagefactory.packages.pool import Package, Pool
 from imagefactory.packages.tools import Tools, unpack
 from imagefactory.run import run
 from tests.debs import Member, forge_deb, link, make_deb

@@ -8,7 +8,7 @@ import pytest
 from imagefactory.arch import ArchProfiles
 from imagefactory.data import SearchPath
 from imagefactory.errors import BuildError
-from imagefactory.packages.apt import Package
+from imagefactory.packages.pool import Package
 from imagefactory.plan import BuildPlan
 from imagefactory.rootfs.minimal import (
     CONFIG,

@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,8 +24,9 @@ from filelock import FileLock
 
 from imagefactory import run
 from imagefactory.cache import Store, unwritable
-from imagefactory.data import sha256_of, write_whole
+from imagefactory.data import write_whole
 from imagefactory.errors import CommandError, HostError, PackageError
+from imagefactory.packages.pool import Package, Pool
 from imagefactory.template import Repository
 
 FRESH_SECONDS = 900
@@ -55,70 +56,6 @@ _FETCH_TIMEOUT = 1800.0
 
 SPACE_NEEDED = 128 << 20
 """Bytes that must be free for package lists; apt may wait for ever on a full disk."""
-
-
-@dataclass(frozen=True, order=True)
-class Package:
-    """One binary package of a repository; size in bytes."""
-
-    name: str
-    version: str
-    architecture: str
-    sha256: str
-    size: int
-    depends: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name}={self.version}"
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Downloaded packages, named by their content: safe to share, never out of date."""
-
-    directory: Path
-
-    @property
-    def _store(self) -> Store:
-        return Store(self.directory.parent, self.directory.name)
-
-    def path(self, package: Package) -> Path:
-        """Return where the package is, or would be."""
-        return self._store.path(_key(package))
-
-    def missing(self, packages: Iterable[Package]) -> tuple[Package, ...]:
-        """Return those packages that are not in the pool; the others are marked as used."""
-        return tuple(package for package in packages if not self._store.get(_key(package)))
-
-    def add(self, file: Path, package: Package) -> None:
-        """Take a downloaded file in.
-
-        Raises:
-            PackageError: The file is not what the signed package list says.
-        """
-        if sha256_of(file) != package.sha256:
-            raise PackageError(f"{package}: the downloaded file has a wrong checksum")
-        self._store.add(_key(package), file)
-
-    def take(self, package: Package) -> Path:
-        """Hand out a package's file, checked again.
-
-        Raises:
-            PackageError: The file is gone, or was damaged since it was stored and is removed.
-        """
-        path = self._store.get(_key(package))
-        if path is None:
-            raise PackageError(
-                f"{package}: the cached file is gone",
-                hint="start the build again: it will be fetched anew",
-            )
-        if sha256_of(path) != package.sha256:
-            path.unlink(missing_ok=True)
-            raise PackageError(
-                f"{package}: the cached file was damaged and has been removed",
-                hint="start the build again: it will be fetched anew",
-            )
-        return path
 
 
 class Apt:
@@ -444,10 +381,6 @@ def _proxies_of_the_host() -> str:
     return "".join(
         line + "\n" for line in "".join(settings).splitlines() if "proxy" in line.lower()
     )
-
-
-def _key(package: Package) -> str:
-    return f"{package.sha256}.deb"
 
 
 def preferences(repositories: Iterable[Repository]) -> str:

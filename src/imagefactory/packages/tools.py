@@ -18,7 +18,7 @@ from elftools.elf.elffile import ELFFile
 from imagefactory import run
 from imagefactory.cache import Store
 from imagefactory.errors import PackageError
-from imagefactory.packages.apt import Package, Pool
+from imagefactory.packages.pool import Package, Pool
 
 _PROGRAM_DIRECTORIES = ("usr/sbin", "usr/bin", "sbin", "bin")
 

@@ -11,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from imagefactory.cache import Store
+from imagefactory.data import sha256_of
 from imagefactory.errors import BuildError
 from imagefactory.packages import deb
-from imagefactory.packages.apt import Package
 from imagefactory.packages.local import write_index
+from imagefactory.packages.pool import Package
 from imagefactory.plan import BuildPlan
-from imagefactory.rootfs.debian_inside import SPEC, Account, Action, Base, Spec, WholeFile
+from imagefactory.rootfs.customising import Account, Action, WholeFile
+from imagefactory.rootfs.debian_inside import SPEC, Base, Spec
 from imagefactory.rootfs.workshop import Workshop
 from imagefactory.sandbox import foreign, twin
 from imagefactory.sandbox.execution import Execution
@@ -151,9 +153,10 @@ def _base_key(plan: BuildPlan, recipe: DebianTree, epoch: int) -> str:
         "preseed": recipe.preseed,
         "exclude": [recipe.exclude, recipe.include],
         "epoch": epoch,
-        "code": hashlib.sha256(
-            (Path(__file__).parent / "debian_inside.py").read_bytes()
-        ).hexdigest(),
+        "code": [
+            sha256_of(Path(__file__).with_name(name))
+            for name in ("debian_inside.py", "customising.py")
+        ],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 

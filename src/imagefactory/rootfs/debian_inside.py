@@ -9,20 +9,30 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import signal
 import sys
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
 
 from debian.deb822 import Packages
 from pydantic import TypeAdapter
 
 from imagefactory import run
-from imagefactory import tree as tar
 from imagefactory.errors import BuildError, ImageFactoryError
+from imagefactory.rootfs.customising import (
+    Account,
+    Action,
+    WholeFile,
+    add_user,
+    clean,
+    names_in,
+    pack,
+    replace,
+    take,
+    unpack,
+    write,
+)
 from imagefactory.sandbox.chroot import Chroot, entered, follow, mounted, rooted
 from imagefactory.sandbox.execution import Execution
 from imagefactory.sandbox.namespace import tell
@@ -40,37 +50,6 @@ class Base:
     preseed: tuple[str, ...]
     exclude: tuple[str, ...]
     include: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Action:
-    """One step of the customisation."""
-
-    kind: Literal["copy", "script", "run", "systemctl"]
-    what: str
-    to: str = ""
-    mode: int | None = None
-    owner: str = "root:root"
-
-
-@dataclass(frozen=True)
-class WholeFile:
-    """A file whose content was decided outside."""
-
-    path: str
-    content: str
-    mode: int = 0o644
-    owner: str = "root"
-
-
-@dataclass(frozen=True)
-class Account:
-    """A user that is made in the tree."""
-
-    name: str
-    groups: tuple[str, ...]
-    shell: str
-    password_hash: str
 
 
 @dataclass(frozen=True)
@@ -95,32 +74,18 @@ class Spec:
 SPEC = TypeAdapter(Spec)
 
 _LEFTOVERS = (
-    # Of this machine and this build.
-    *("etc/ssh/ssh_host_*", "etc/hostname", "var/lib/dbus/machine-id"),
-    *("var/lib/systemd/random-seed", "var/lib/systemd/credential.secret", "root/.bash_history"),
-    *("run/*", "tmp/*", "var/tmp/*", "root/.cache", "root/.wget-hsts"),
     # Package lists and caches, which are out of date the day after.
     *("var/lib/apt/lists/*", "var/cache/apt/*", "var/cache/debconf/*-old"),
     # Times and orders that differ from build to build, and nobody needs.
-    *("var/lib/dpkg/*-old", "var/cache/ldconfig/aux-cache", "etc/.pwd.lock"),
+    "var/lib/dpkg/*-old",
     *("var/lib/ucf/hashfile.[0-9]*", "var/lib/ucf/registry.[0-9]*"),
-    *("etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-", "etc/subgid-"),
 )
-"""Globs of what may not stay in an image."""
+"""Globs of what Debian's own tools leave."""
 
 _DPKG_CHOICE = "etc/dpkg/dpkg.cfg.d/imagefactory"
 
 _SHOWN = Path("/mnt")
 """Where the repository is mounted: neither apt nor a hook's shell takes any path there is."""
-
-_LOGS = "var/log"
-
-_UNPACK = (
-    *("tar", "--extract", "--numeric-owner", "-p", "--xattrs", "--xattrs-include=*"),
-    # Names are sorted as bytes: `a.b` lies between `a` and `a/c`. tar would take a directory for
-    # finished too early, and what comes later would change its time, as no fresh base has it.
-    "--delay-directory-restore",
-)
 
 
 def build(spec: Spec) -> None:
@@ -133,16 +98,16 @@ def build(spec: Spec) -> None:
     spec.execution.begin()
     if spec.known_base:
         tell("progress", "unpacking the base from the cache")
-        run.run([*_UNPACK, "-C", tree, "-f", spec.known_base])
+        unpack(Path(spec.known_base), tree)
     else:
         with spec.execution.attached(tree):
             _bootstrap(spec.base, tree, env)
-        _pack(tree, Path(spec.new_base), spec.epoch, [])
-    names = _names(tree, Path(spec.result).with_suffix(".base"))
+        pack(tree, Path(spec.new_base), spec.epoch, [])
+    names = names_in(tree, Path(spec.result).with_suffix(".base"))
     tell("progress", "customising")
     with spec.execution.attached(tree):
         _customize(spec, tree, env)
-    _clean(tree)
+    clean(tree, _LEFTOVERS)
     for what, pattern in (("kernel", "vmlinu[xz]-*"), ("initramfs", "initrd.img-*")):
         found = sorted((tree / "boot").glob(pattern))
         if len(found) != 1:
@@ -150,7 +115,7 @@ def build(spec: Spec) -> None:
             raise BuildError(f"the tree should have one {what} in /boot, it has: {seen}")
         tell(what, str(found[0].relative_to(tree)))
     tell("progress", "packing the tree")
-    _pack(tree, Path(spec.result), spec.epoch, names)
+    pack(tree, Path(spec.result), spec.epoch, names)
 
 
 def _bootstrap(base: Base, tree: Path, env: dict[str, str]) -> None:
@@ -246,41 +211,12 @@ def _leave_out(base: Base) -> None:
 def _customize(spec: Spec, tree: Path, env: dict[str, str]) -> None:
     with entered(tree, env) as chroot:
         for account in spec.accounts:
-            _add_user(account, chroot)
+            add_user(account, chroot)
         for file in spec.files:
-            _write(file, chroot)
+            write(file, chroot)
         _settle(spec, chroot)
         for action in spec.actions:
-            _ACTIONS[action.kind](action, chroot)
-
-
-def _add_user(account: Account, chroot: Chroot) -> None:
-    groups = ("--groups", ",".join(account.groups)) if account.groups else ()
-    password = ("--password", account.password_hash)
-    words = ["useradd", "--create-home", "--shell", account.shell, *groups, *password]
-    chroot.run([*words, account.name])
-
-
-def _write(file: WholeFile, chroot: Chroot) -> None:
-    with rooted(chroot.tree):
-        path = Path("/", file.path)
-        _replace(path, file.content.encode(), file.mode)
-    if file.owner != "root":
-        chroot.run(["chown", "-R", f"{file.owner}:", f"/{Path(file.path).parent}"])
-        chroot.run(["chmod", "0700", f"/{Path(file.path).parent}"])
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    _make_way(path)
-    path.write_bytes(content)
-    path.chmod(mode)
-
-
-def _make_way(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir() and not path.is_symlink():
-        raise BuildError(f"a file cannot take the place of the directory {path}")
-    path.unlink(missing_ok=True)
+            take(action, chroot)
 
 
 def _settle(spec: Spec, chroot: Chroot) -> None:
@@ -290,8 +226,8 @@ def _settle(spec: Spec, chroot: Chroot) -> None:
         zone = Path("/etc/localtime")
         zone.unlink(missing_ok=True)
         zone.symlink_to(f"/usr/share/zoneinfo/{spec.timezone}")
-        _replace(Path("/etc/timezone"), f"{spec.timezone}\n".encode(), 0o644)
-        _replace(Path("/etc/default/locale"), f"LANG={spec.locale}\n".encode(), 0o644)
+        replace(Path("/etc/timezone"), f"{spec.timezone}\n".encode(), 0o644)
+        replace(Path("/etc/default/locale"), f"LANG={spec.locale}\n".encode(), 0o644)
         if not zone.exists():
             raise BuildError(
                 f"there is no time zone {spec.timezone!r} in the tree; "
@@ -300,7 +236,7 @@ def _settle(spec: Spec, chroot: Chroot) -> None:
     if spec.locale.partition(".")[0] not in {"C", "POSIX"}:
         with rooted(chroot.tree):
             line = _line_of_locale(spec.locale)
-            _replace(Path("/etc/locale.gen"), f"{line}\n".encode(), 0o644)
+            replace(Path("/etc/locale.gen"), f"{line}\n".encode(), 0o644)
         chroot.run(["locale-gen"])
 
 
@@ -313,89 +249,6 @@ def _line_of_locale(locale: str) -> str:
         if line.split()[:1] == [locale]:
             return line
     raise BuildError(f"there is no locale {locale!r} in the tree's {supported}")
-
-
-def _copy(action: Action, chroot: Chroot) -> None:
-    source = Path(action.what)
-    target = Path("/", action.to)
-    pairs = [(source, target)] if source.is_file() else _files_below(source, target)
-    for origin, copied in pairs:
-        link = origin.readlink() if origin.is_symlink() else None
-        content = b"" if link else origin.read_bytes()
-        # Only the executable bit is the template's; the rest would be the umask's.
-        plain = 0o755 if not link and origin.stat().st_mode & 0o100 else 0o644
-        with rooted(chroot.tree):
-            if link:
-                _make_way(copied)
-                copied.symlink_to(link)
-            else:
-                _replace(copied, content, plain if action.mode is None else action.mode)
-        if action.owner != "root:root":
-            chroot.run(["chown", "--no-dereference", action.owner, str(copied)])
-
-
-def _files_below(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    return [
-        (path, target / path.relative_to(source))
-        for path in sorted(source.rglob("*"))
-        if path.is_symlink() or path.is_file()
-    ]
-
-
-def _script(action: Action, chroot: Chroot) -> None:
-    inside = chroot.tree / "run/imagefactory-step"
-    inside.write_bytes(Path(action.what).read_bytes())
-    inside.chmod(0o755)
-    chroot.run(["/run/imagefactory-step"], called=f"the script {Path(action.what).name}")
-
-
-def _run(action: Action, chroot: Chroot) -> None:
-    chroot.run(["/bin/sh", "-ec", action.what], called=f"`run: {_first_line(action.what)}`")
-
-
-def _first_line(text: str) -> str:
-    return next(iter(text.strip().splitlines()), "")
-
-
-def _systemctl(action: Action, chroot: Chroot) -> None:
-    words = ["systemctl", action.what, "--", *action.to.split()]
-    chroot.run(words, called=f"`{action.what}: {action.to}`")
-
-
-_ACTIONS = {"copy": _copy, "script": _script, "run": _run, "systemctl": _systemctl}
-
-
-def _clean(tree: Path) -> None:
-    with rooted(tree):
-        root = Path("/")
-        for pattern in _LEFTOVERS:
-            for path in list(root.glob(pattern)):
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-        for path in list((root / _LOGS).rglob("*")):
-            if path.is_symlink() or path.is_file():
-                path.unlink()
-        # systemd fills an empty one at the first boot, even while / is still read-only.
-        Path("/etc/machine-id").write_bytes(b"")
-        resolver = Path("/etc/resolv.conf")
-        resolver.unlink(missing_ok=True)
-        if Path("/usr/lib/systemd/systemd-resolved").exists():
-            resolver.symlink_to("../run/systemd/resolve/stub-resolv.conf")
-
-
-def _names(tree: Path, scratch: Path) -> list[bytes]:
-    run.run(tar.list_command(tree, scratch))
-    return tar.read_listing(scratch)
-
-
-def _pack(tree: Path, target: Path, epoch: int, base: list[bytes]) -> None:
-    """Write a tree as a tar: no time after the epoch, numbers for owners, what is new last."""
-    listing = target.with_suffix(".names")
-    tar.write_listing(tar.ordered(_names(tree, listing), base), listing)
-    run.run(tar.tar_command(tree, target, listing, epoch))
-    listing.unlink()
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagefactory.arch import ArchProfile
-from imagefactory.packages.apt import Package
+from imagefactory.packages.pool import Package
 from imagefactory.packages.tools import Tools
 from imagefactory.progress import silent
 from imagefactory.sources import Sources

@@ -40,7 +40,8 @@ from imagefactory.arch import ArchProfile
 from imagefactory.cache import Store
 from imagefactory.errors import BuildError, PackageError
 from imagefactory.packages import deb
-from imagefactory.packages.apt import Apt, Package
+from imagefactory.packages.apt import Apt
+from imagefactory.packages.pool import Package
 from imagefactory.sandbox.attachment import TWIN
 from imagefactory.template import Repository
 from imagefactory.yamlfile import Model

@@ -1,0 +1,80 @@
+"""Downloaded packages, of whatever kind: kept by their content, checked whenever they are used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagefactory.cache import Store
+from imagefactory.data import sha256_of
+from imagefactory.errors import PackageError
+
+
+@dataclass(frozen=True, order=True)
+class Package:
+    """One binary package of a repository; size in bytes."""
+
+    name: str
+    version: str
+    architecture: str
+    sha256: str
+    size: int
+    depends: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.version}"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Downloaded packages, named by their content: safe to share, never out of date."""
+
+    directory: Path
+    suffix: str = "deb"
+    """Of the files; some programs want to see it."""
+
+    @property
+    def _store(self) -> Store:
+        return Store(self.directory.parent, self.directory.name)
+
+    def path(self, package: Package) -> Path:
+        """Return where the package is, or would be."""
+        return self._store.path(self._key(package))
+
+    def missing(self, packages: Iterable[Package]) -> tuple[Package, ...]:
+        """Return those packages that are not in the pool; the others are marked as used."""
+        return tuple(package for package in packages if not self._store.get(self._key(package)))
+
+    def add(self, file: Path, package: Package) -> None:
+        """Take a downloaded file in.
+
+        Raises:
+            PackageError: The file is not what the signed package list says.
+        """
+        if sha256_of(file) != package.sha256:
+            raise PackageError(f"{package}: the downloaded file has a wrong checksum")
+        self._store.add(self._key(package), file)
+
+    def take(self, package: Package) -> Path:
+        """Hand out a package's file, checked again.
+
+        Raises:
+            PackageError: The file is gone, or was damaged since it was stored and is removed.
+        """
+        path = self._store.get(self._key(package))
+        if path is None:
+            raise PackageError(
+                f"{package}: the cached file is gone",
+                hint="start the build again: it will be fetched anew",
+            )
+        if sha256_of(path) != package.sha256:
+            path.unlink(missing_ok=True)
+            raise PackageError(
+                f"{package}: the cached file was damaged and has been removed",
+                hint="start the build again: it will be fetched anew",
+            )
+        return path
+
+    def _key(self, package: Package) -> str:
+        return f"{package.sha256}.{self.suffix}"

@@ -1,0 +1,204 @@
+"""Customisation of a tree from inside its namespaces, whatever distribution it is of.
+
+Everything here is called by a builder's inside part, as root of the tree; what is decided outside
+comes as values.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from imagefactory import run
+from imagefactory import tree as tar
+from imagefactory.errors import BuildError
+from imagefactory.sandbox.chroot import Chroot, rooted
+
+
+@dataclass(frozen=True)
+class Action:
+    """One step of the customisation."""
+
+    kind: Literal["copy", "script", "run", "systemctl"]
+    what: str
+    to: str = ""
+    mode: int | None = None
+    owner: str = "root:root"
+
+
+@dataclass(frozen=True)
+class WholeFile:
+    """A file whose content was decided outside."""
+
+    path: str
+    content: str
+    mode: int = 0o644
+    owner: str = "root"
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user that is made in the tree."""
+
+    name: str
+    groups: tuple[str, ...]
+    shell: str
+    password_hash: str
+
+
+_LEFTOVERS = (
+    # Of this machine and this build.
+    *("etc/ssh/ssh_host_*", "etc/hostname", "var/lib/dbus/machine-id"),
+    *("var/lib/systemd/random-seed", "var/lib/systemd/credential.secret", "root/.bash_history"),
+    *("run/*", "tmp/*", "var/tmp/*", "root/.cache", "root/.wget-hsts"),
+    # Times and orders that differ from build to build, and nobody needs.
+    *("var/cache/ldconfig/aux-cache", "etc/.pwd.lock"),
+    *("etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-", "etc/subuid-", "etc/subgid-"),
+)
+"""Globs of what may not stay in an image."""
+
+_UNPACK = (
+    *("tar", "--extract", "--numeric-owner", "-p", "--xattrs", "--xattrs-include=*"),
+    # Names are sorted as bytes: `a.b` lies between `a` and `a/c`. tar would take a directory for
+    # finished too early, and what comes later would change its time, as no fresh base has it.
+    "--delay-directory-restore",
+)
+
+
+def add_user(account: Account, chroot: Chroot) -> None:
+    """Make an account."""
+    groups = ("--groups", ",".join(account.groups)) if account.groups else ()
+    password = ("--password", account.password_hash)
+    words = ["useradd", "--create-home", "--shell", account.shell, *groups, *password]
+    chroot.run([*words, account.name])
+
+
+def write(file: WholeFile, chroot: Chroot) -> None:
+    """Write a file whose content was decided outside."""
+    with rooted(chroot.tree):
+        path = Path("/", file.path)
+        replace(path, file.content.encode(), file.mode)
+    if file.owner != "root":
+        chroot.run(["chown", "-R", f"{file.owner}:", f"/{Path(file.path).parent}"])
+        chroot.run(["chmod", "0700", f"/{Path(file.path).parent}"])
+
+
+def replace(path: Path, content: bytes, mode: int) -> None:
+    """Put a file into the place of whatever has its name; called inside the tree."""
+    _make_way(path)
+    path.write_bytes(content)
+    path.chmod(mode)
+
+
+def _make_way(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir() and not path.is_symlink():
+        raise BuildError(f"a file cannot take the place of the directory {path}")
+    path.unlink(missing_ok=True)
+
+
+def take(action: Action, chroot: Chroot) -> None:
+    """Take one step of the customisation.
+
+    Raises:
+        BuildError: It failed.
+    """
+    _ACTIONS[action.kind](action, chroot)
+
+
+def _copy(action: Action, chroot: Chroot) -> None:
+    source = Path(action.what)
+    target = Path("/", action.to)
+    pairs = [(source, target)] if source.is_file() else _files_below(source, target)
+    for origin, copied in pairs:
+        link = origin.readlink() if origin.is_symlink() else None
+        content = b"" if link else origin.read_bytes()
+        # Only the executable bit is the template's; the rest would be the umask's.
+        plain = 0o755 if not link and origin.stat().st_mode & 0o100 else 0o644
+        with rooted(chroot.tree):
+            if link:
+                _make_way(copied)
+                copied.symlink_to(link)
+            else:
+                replace(copied, content, plain if action.mode is None else action.mode)
+        if action.owner != "root:root":
+            chroot.run(["chown", "--no-dereference", action.owner, str(copied)])
+
+
+def _files_below(source: Path, target: Path) -> list[tuple[Path, Path]]:
+    return [
+        (path, target / path.relative_to(source))
+        for path in sorted(source.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    ]
+
+
+def _script(action: Action, chroot: Chroot) -> None:
+    inside = chroot.tree / "run/imagefactory-step"
+    inside.write_bytes(Path(action.what).read_bytes())
+    inside.chmod(0o755)
+    chroot.run(["/run/imagefactory-step"], called=f"the script {Path(action.what).name}")
+
+
+def _run(action: Action, chroot: Chroot) -> None:
+    chroot.run(["/bin/sh", "-ec", action.what], called=f"`run: {_first_line(action.what)}`")
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.strip().splitlines()), "")
+
+
+def _systemctl(action: Action, chroot: Chroot) -> None:
+    words = ["systemctl", action.what, "--", *action.to.split()]
+    chroot.run(words, called=f"`{action.what}: {action.to}`")
+
+
+_ACTIONS = {"copy": _copy, "script": _script, "run": _run, "systemctl": _systemctl}
+
+
+def clean(tree: Path, leftovers: Iterable[str]) -> None:
+    """Remove what may not stay in an image: the build's leftovers, logs, the machine's identity.
+
+    Args:
+        tree: The tree.
+        leftovers: Globs of what the distribution's own tools leave, besides what all do.
+    """
+    with rooted(tree):
+        root = Path("/")
+        for pattern in (*_LEFTOVERS, *leftovers):
+            for path in list(root.glob(pattern)):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        for path in list((root / "var/log").rglob("*")):
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+        # systemd fills an empty one at the first boot, even while / is still read-only.
+        Path("/etc/machine-id").write_bytes(b"")
+        resolver = Path("/etc/resolv.conf")
+        resolver.unlink(missing_ok=True)
+        if Path("/usr/lib/systemd/systemd-resolved").exists():
+            resolver.symlink_to("../run/systemd/resolve/stub-resolv.conf")
+
+
+def unpack(base: Path, tree: Path) -> None:
+    """Unpack a base that `pack` wrote."""
+    run.run([*_UNPACK, "-C", tree, "-f", base])
+
+
+def names_in(tree: Path, scratch: Path) -> list[bytes]:
+    """Name all entries of a tree."""
+    run.run(tar.list_command(tree, scratch))
+    return tar.read_listing(scratch)
+
+
+def pack(tree: Path, target: Path, epoch: int, base: list[bytes]) -> None:
+    """Write a tree as a tar: no time after the epoch, numbers for owners, what is new last."""
+    listing = target.with_suffix(".names")
+    tar.write_listing(tar.ordered(names_in(tree, listing), base), listing)
+    run.run(tar.tar_command(tree, target, listing, epoch))
+    listing.unlink()
