@@ -48,7 +48,7 @@ system: setup-tests ## tests that build images, boot them and talk to a real Gla
 	$(BIN)/python -m pytest -m system -n '$(JOBS)' --dist worksteal --durations 15
 
 # The images that are built and booted here; ubuntu-24.04 never was.
-TABLE := minimal debian-12 debian-13
+TABLE := minimal minimal-partition minimal-on-arm debian-12 debian-13
 
 .PHONY: table
 table: setup ## build all images for all architectures, and write what came out into README.md
