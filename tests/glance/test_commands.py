@@ -155,7 +155,7 @@ def test_even_a_bug_of_ours_tells_no_password(
     words = ("upload", "minimal", "--cloud", "mine")
     status, told = home.call(*words, PYTHONPATH=str(tmp_path))
     assert status == 1
-    assert "RuntimeError: ('a bug'" in told
+    assert "RuntimeError: ('a bug', _Work(glance=Glance(" in told
     assert CANARY not in told
 
 
@@ -186,8 +186,10 @@ def test_each_region_of_a_cloud_gets_the_image(
     second = tmp_path / "second"
     second.mkdir()
     with identity.region("there", second):
+        entry = identity.entry(identity.auth())
+        del entry["region_name"]
         home.configure(
-            {"mine": identity.entry(identity.auth())},
+            {"mine": {**entry, "regions": ["here", "there"]}},
             {
                 "near": {"cloud": "mine", "region": "here"},
                 "far": {"cloud": "mine", "region": "there", "name": "{image}-there"},
@@ -205,4 +207,10 @@ def test_each_region_of_a_cloud_gets_the_image(
                 assert (image.id, image.name, image.status) == (row["id"], name, "active")
         assert rows["near"]["id"] != rows["far"]["id"]
         status, told = home.call("upload", "minimal", "--cloud", "all")
+        assert status == 0
         assert told.count("as it should be, nothing was sent") == 2
+
+        home.configure({"mine": identity.entry(identity.auth())}, {"mine": {"region": "there"}})
+        status, told = home.call("upload", "minimal", "--cloud", "mine")
+        assert status == 3
+        assert "`regions: [there, ...]`" in told

@@ -10,7 +10,7 @@ import contextlib
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Protocol
 
@@ -56,7 +56,7 @@ class Glance:
     connection: Connection
     cloud: str
     timeout: float
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def find(self, filters: Mapping[str, str]) -> list[Stored]:
         """List the images of one's own project with these properties and fields, hidden ones too.

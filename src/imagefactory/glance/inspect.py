@@ -12,12 +12,16 @@ from imagefactory.errors import CloudError
 # What the inspectors find is told in our own errors; without a handler Python would print it too.
 logging.getLogger("oslo_utils").addHandler(logging.NullHandler())
 
-_CONTENT = dict.fromkeys(("raw", "ami", "aki", "ari"), ("raw", "gpt"))
+_CONTENT = {"raw": ("raw", "gpt"), "ami": ("raw",)}
 """Declared format -> what its bytes may be detected as, where that is not the format alone.
-(An x86 kernel ends its first sector as a boot sector does.)
 
 Glance would take a qcow2 that is declared raw; nova then refuses to boot it.
 """
+
+
+_NO_DISKS = ("aki", "ari")
+"""Kernels and ramdisks: bytes that Glance keeps as they are, and looks into as little. (An x86
+kernel ends its first sector as a boot sector does, without a table of partitions.)"""
 
 
 class UnsafeDiskError(CloudError):
@@ -37,6 +41,8 @@ def inspect(disk: Path, disk_format: str) -> int:
     try:
         if not disk.stat().st_size:
             raise UnsafeDiskError(f"{disk} is empty", hint="build the image again")
+        if disk_format in _NO_DISKS:
+            return disk.stat().st_size
         found = format_inspector.detect_file_format(str(disk))
     except OSError as error:
         raise UnsafeDiskError(f"{disk} cannot be read: {error.strerror}") from None

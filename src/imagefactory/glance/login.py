@@ -79,6 +79,11 @@ def _region(cloud: str, region: str | None = None) -> CloudRegion:
             return config.get_one(cloud=cloud, region_name=region)
     except (auth_errors.ClientException, sdk_errors.SDKException) as error:
         what, hint = describe(error)
+        if region and isinstance(error, sdk_errors.ConfigException):
+            hint = (
+                f"a cloud with several regions names them in clouds.yaml, `regions: [{region}, "
+                "...]` in the place of region_name"
+            )
         raise ConfigError(
             f"the cloud {cloud!r} {what}: {clean(str(error), ())}", hint=hint
         ) from None
