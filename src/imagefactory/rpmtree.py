@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from imagefactory.arch import Name
+from imagefactory.systemtree import SystemTree
 from imagefactory.words import Beside, Shape
 from imagefactory.yamlfile import Model
 
@@ -77,8 +78,13 @@ class RpmRepository(Model):
         return self
 
 
-class RpmTree(Model):
-    """The recipe of an image of RPM packages."""
+class RpmTree(SystemTree):
+    """The recipe of an image of RPM packages: what dnf installs, and what is done to it."""
+
+    groups: tuple[Name, ...] = Field(
+        default=("adm", "wheel", "systemd-journal"),
+        description="of the default user, whom cloud-init makes",
+    )
 
     repositories: tuple[RpmRepository, ...] = Field(min_length=1)
     extra_repositories: tuple[RpmRepository, ...] = Field(

@@ -117,6 +117,16 @@ class Dnf:
         note = self._root / "left-out"
         return tuple(note.read_text(encoding="utf-8").splitlines()) if note.exists() else ()
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where its packages come from."""
+        return tuple(_address(repository) for repository in self.repositories)
+
+    @property
+    def unsigned(self) -> tuple[str, ...]:
+        """Those of the addresses whose packages are taken as they are."""
+        return tuple(_address(item) for item in self.repositories if item.trusted)
+
     def refresh(self) -> None:
         """Bring the lists up to date, unless that was done minutes ago.
 
@@ -302,6 +312,10 @@ class Dnf:
             ) from None
 
 
+def _address(repository: RpmRepository) -> str:
+    return repository.metalink or repository.mirrorlist or repository.baseurl
+
+
 def _section(repository: RpmRepository, keys: Sequence[Path] = ()) -> str:
     """Write a repository as dnf.conf(5) has it."""
     return f"[{repository.id}]\n" + "".join(
@@ -311,12 +325,10 @@ def _section(repository: RpmRepository, keys: Sequence[Path] = ()) -> str:
 
 def _options(repository: RpmRepository, keys: Sequence[Path]) -> Iterator[tuple[str, str]]:
     yield "name", repository.name or repository.id
-    if repository.metalink:
-        yield "metalink", repository.metalink
-    elif repository.mirrorlist:
-        yield "mirrorlist", repository.mirrorlist
-    else:
-        yield "baseurl", repository.baseurl
+    kind = next(
+        (kind for kind in ("metalink", "mirrorlist") if getattr(repository, kind)), "baseurl"
+    )
+    yield kind, _address(repository)
     yield "gpgcheck", "0" if repository.trusted else "1"
     yield "repo_gpgcheck", "1" if repository.signed_metadata else "0"
     if keys:
