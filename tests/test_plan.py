@@ -266,7 +266,7 @@ def test_each_architecture_has_its_mirror_and_the_host_its_own(
     template, found = load(path, "small")
     profile = ArchProfiles.load(path).get("aarch64")
     sources = Sources.of(template, found, profile, tmp_path / "cache")
-    assert [apt.repositories[0].mirror for apt in (sources.image, sources.boot_tools)] == [
+    assert [apt.repositories[0].mirror for apt in (sources.debian, sources.boot_tools)] == [
         "http://ports.example.org",
         "http://main.example.org",
     ]

@@ -9,6 +9,7 @@ from imagefactory import template
 from imagefactory.arch import ArchProfiles
 from imagefactory.data import SearchPath, shipped_directory
 from imagefactory.errors import ConfigError, UnknownNameError
+from imagefactory.systemtree import User
 from imagefactory.template import (
     BootCase,
     Copy,
@@ -16,7 +17,6 @@ from imagefactory.template import (
     ImageTemplate,
     Repository,
     Step,
-    User,
 )
 from imagefactory.words import PasswordHash, TreePath
 from imagefactory.yamlfile import YamlMistakesError

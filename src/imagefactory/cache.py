@@ -38,6 +38,7 @@ DEFAULT_SIZE = 20 * 10**9
 KINDS = {
     "pool": "downloaded packages",
     "apt": "package lists",
+    "dnf": "package lists of RPM repositories",
     "tools": "programs of the build",
     "twins": "native twins of foreign trees",
     "launchers": "what runs them in a foreign tree",
@@ -180,7 +181,7 @@ def in_use(cache: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-_SHARED = ("pool", "apt", ".lock", ".locks", ".users")
+_SHARED = ("pool", "apt", "dnf", ".lock", ".locks", ".users")
 """What `emptied` leaves as it is: packages and their lists, and who uses them."""
 
 

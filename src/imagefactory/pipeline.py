@@ -22,7 +22,7 @@ from imagefactory.errors import BootTestError, BuildError, ImageFactoryError
 from imagefactory.packages import tools
 from imagefactory.plan import BuildPlan
 from imagefactory.progress import Stages, silent
-from imagefactory.rootfs import debian, minimal
+from imagefactory.rootfs import debian, minimal, rpm
 from imagefactory.rootfs.workshop import Workshop
 from imagefactory.schedule import Schedule
 from imagefactory.sources import Sources
@@ -31,6 +31,7 @@ from imagefactory.tree import RootTree
 BUILDERS: dict[str, Callable[[BuildPlan, Workshop], RootTree]] = {
     "minimal": minimal.build_tree,
     "debian": debian.build_tree,
+    "rpm": rpm.build_tree,
 }
 """A template's `builder:` -> what makes its tree."""
 
@@ -122,9 +123,8 @@ def _make(
     with factory.schedule.building(plan.build_memory):
         with stages.stage("packages", f"{len(plan.image_packages)} packages"):
             sources.fetch(*plan.to_fetch)
-            pool = sources.image.pool
-            disk_tools = tools.unpack(plan.disk_tools, pool, factory.cache)
-            boot_tools = tools.unpack(plan.boot_tools, pool, factory.cache)
+            disk_tools = tools.unpack(plan.disk_tools, sources.disk_tools.pool, factory.cache)
+            boot_tools = tools.unpack(plan.boot_tools, sources.boot_tools.pool, factory.cache)
         scratch = work / "scratch"
         scratch.mkdir()
         with stages.stage("tree", f"{plan.template.distribution.release}, kernel and files"):
@@ -139,7 +139,9 @@ def _make(
             )
             tree = BUILDERS[plan.template.builder](plan, shop)
         with stages.stage("disk", f"{', '.join(plan.boot) or 'no bootloader'}; qcow2"):
-            disk = make_disk(plan, tree, pool.take, disk_tools, boot_tools, scratch, factory.cache)
+            disk = make_disk(
+                plan, tree, shop.package_file, disk_tools, boot_tools, scratch, factory.cache
+            )
         finished = work / "result"
         finished.mkdir()
         return tree, disk.moved_to(finished)

@@ -16,10 +16,13 @@ from imagefactory.arch import ArchProfile
 from imagefactory.data import sha256_of, shipped_directory
 from imagefactory.digest import digest_of, tree_digest
 from imagefactory.errors import ConfigError
-from imagefactory.packages.apt import Apt, preferences
+from imagefactory.packages.apt import preferences
+from imagefactory.packages.dnf import Wish
 from imagefactory.packages.pool import Package
+from imagefactory.rpmtree import RpmTree
 from imagefactory.schedule import BUILD_MEMORY
 from imagefactory.sources import Sources
+from imagefactory.systemtree import SystemTree
 from imagefactory.template import (
     BootCase,
     Bootloader,
@@ -120,7 +123,7 @@ class BuildPlan:
         The last one becomes /dev/console, where an operator looks (`nova console-log`).
         """
         recipe = self.template.recipe
-        plain_names = isinstance(recipe, DebianTree) and not recipe.predictable_names
+        plain_names = isinstance(recipe, SystemTree) and not recipe.predictable_names
         return (
             "console=tty0",
             f"console={self.profile.console}",
@@ -233,7 +236,7 @@ def make_plan(
     warnings = properties.validate(image_properties, hypervisor=profile.hypervisor)
     sources.refresh()
     with ThreadPoolExecutor() as pool:
-        image = pool.submit(_image_packages, template, profile, sources.image)
+        image = pool.submit(_image_packages, template, profile, sources)
         disk = pool.submit(sources.disk_tools.resolve, template.tool_packages)
         boot = pool.submit(sources.boot_tools.resolve, template.bootloader.tools)
         kernel, packages = image.result()
@@ -251,6 +254,17 @@ def make_plan(
             mirrors=sources.mirrors,
         )
     return _with_digest(plan)
+
+
+def grub_stub(plan: BuildPlan) -> str:
+    """Return the first configuration GRUB reads: find the root filesystem and go on there."""
+    root = plan.identifier(identifiers.ROOT_FILESYSTEM)
+    directory = plan.template.bootloader.directory
+    return (
+        f"search --no-floppy --fs-uuid --set=root {root}\n"
+        f"set prefix=($root)/{directory}\n"
+        f"configfile ($root)/{directory}/grub.cfg\n"
+    )
 
 
 def check_exists(template: ImageTemplate, profile: ArchProfile) -> None:
@@ -301,7 +315,7 @@ def boot_methods(template: ImageTemplate, profile: ArchProfile) -> tuple[str, ..
 def _check_files(template: ImageTemplate, template_file: Path) -> None:
     """What a template names beside itself must be there before hours are spent."""
     recipe = template.recipe
-    extra = recipe.extra_overlay if isinstance(recipe, DebianTree) else None
+    extra = recipe.extra_overlay if isinstance(recipe, SystemTree) else None
     for key, overlay in (("overlay", recipe.overlay), ("extra_overlay", extra)):
         if overlay and not beside(template_file, overlay).is_dir():
             raise ConfigError(
@@ -330,20 +344,27 @@ def _check_files(template: ImageTemplate, template_file: Path) -> None:
 
 
 def _image_packages(
-    template: ImageTemplate, profile: ArchProfile, apt: Apt
+    template: ImageTemplate, profile: ArchProfile, sources: Sources
 ) -> tuple[Package, tuple[Package, ...]]:
     """Return the kernel's package and all packages."""
     name = _kernel_package(template, profile)
-    kernel = apt.kernel(name)
     recipe = template.recipe
-    if isinstance(recipe, MinimalTree):
-        names = (*recipe.packages, *_bootloader_packages(template, profile))
-        return kernel, (kernel, *apt.find((*dict.fromkeys(names),)))
-    packages = apt.resolve(_wanted(template, profile), recommends=recipe.recommends)
-    held = next((package for package in packages if package.name == kernel.name), None)
+    if isinstance(recipe, RpmTree):
+        modules, weak = recipe.modules, recipe.weak_dependencies
+        wish = Wish(_wanted(template, profile), recipe.exclude, modules, weak)
+        packages, kernel = sources.rpm.resolve(wish), name
+    else:
+        apt = sources.debian
+        found = apt.kernel(name)
+        if isinstance(recipe, MinimalTree):
+            names = (*recipe.packages, *_bootloader_packages(template, profile))
+            return found, (found, *apt.find((*dict.fromkeys(names),)))
+        packages = apt.resolve(_wanted(template, profile), recommends=recipe.recommends)
+        kernel = found.name
+    held = next((package for package in packages if package.name == kernel), None)
     if held is None:
         raise ConfigError(
-            f"{name} does not bring the kernel {kernel.name} into the image",
+            f"{name} does not bring the kernel {kernel} into the image",
             hint="`kernel:` names a package with a kernel in /boot, or one that depends on it",
         )
     return held, packages
@@ -453,7 +474,10 @@ def _files(template: ImageTemplate) -> list[str]:
     """Name all that a template takes from beside itself."""
     steps = template.customize
     recipe = template.recipe
-    extra = recipe.extra_overlay if isinstance(recipe, DebianTree) else None
+    extra = recipe.extra_overlay if isinstance(recipe, SystemTree) else None
     named = [recipe.overlay, extra, *(step.script for step in steps)]
     named += [step.copy_.source for step in steps if step.copy_]
+    if isinstance(recipe, RpmTree):
+        repositories = (*recipe.repositories, *recipe.extra_repositories)
+        named += [key.file for repository in repositories for key in repository.keys]
     return sorted({name for name in named if name})

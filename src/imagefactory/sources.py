@@ -10,10 +10,13 @@ from pathlib import Path
 
 from imagefactory import run
 from imagefactory.arch import ArchProfile
+from imagefactory.errors import PackageError
 from imagefactory.packages import local
 from imagefactory.packages.apt import Apt
-from imagefactory.packages.mirrors import NONE, Mirrors, in_words
-from imagefactory.packages.pool import Package
+from imagefactory.packages.dnf import Dnf
+from imagefactory.packages.mirrors import NONE, Mirrors
+from imagefactory.packages.pool import Lists, Package
+from imagefactory.rpmtree import RpmTree
 from imagefactory.template import DebianTree, ImageTemplate, Repository, beside
 
 
@@ -21,7 +24,7 @@ from imagefactory.template import DebianTree, ImageTemplate, Repository, beside
 class Sources:
     """The package lists a plan is resolved from."""
 
-    image: Apt
+    image: Apt | Dnf
     disk_tools: Apt
     boot_tools: Apt
 
@@ -56,11 +59,47 @@ class Sources:
             own = (local.repository_of(directory, cache_directory),)
         repositories, _ = mirrors.of(template, profile.names.deb)
         of_the_host, tool_repositories = mirrors.of(template, host)
+        tools = Apt(tool_repositories, host, cache_directory, offline=offline)
+        if isinstance(template.recipe, RpmTree):
+            recipe = template.recipe
+            every = (*recipe.repositories, *recipe.extra_repositories)
+            image = Dnf(
+                mirrors.of_rpm(every),
+                {key: beside(template_file, key.file) for one in every for key in one.keys},
+                profile.names.rpm,
+                template.distribution.release,
+                cache_directory,
+                platform=recipe.platform,
+                offline=offline,
+            )
+            return cls(image, tools, tools)
         return cls(
             Apt((*repositories, *own), profile.names.deb, cache_directory, offline=offline),
-            Apt(tool_repositories, host, cache_directory, offline=offline),
+            tools,
             Apt((*of_the_host, *own), host, cache_directory, offline=offline),
         )
+
+    @property
+    def debian(self) -> Apt:
+        """The image's lists, of an image of Debian packages.
+
+        Raises:
+            PackageError: It is none.
+        """
+        if not isinstance(self.image, Apt):
+            raise PackageError("the image is not made of Debian packages")
+        return self.image
+
+    @property
+    def rpm(self) -> Dnf:
+        """The image's lists, of an image of RPM packages.
+
+        Raises:
+            PackageError: It is none.
+        """
+        if not isinstance(self.image, Dnf):
+            raise PackageError("the image is not made of RPM packages")
+        return self.image
 
     def refresh(self) -> None:
         """Bring all package lists up to date, side by side.
@@ -69,7 +108,7 @@ class Sources:
             PackageError: A repository cannot be reached, or its signature is wrong.
         """
         with ThreadPoolExecutor() as pool:
-            list(pool.map(Apt.refresh, self._all))
+            list(pool.map(lambda lists: lists.refresh(), self._all))
 
     @property
     def left_out(self) -> tuple[str, ...]:
@@ -79,15 +118,15 @@ class Sources:
     @property
     def mirrors(self) -> tuple[str, ...]:
         """Where packages come from, each address once."""
-        return in_words(repository for apt in self._all for repository in apt.repositories)
+        return tuple(dict.fromkeys(address for lists in self._all for address in lists.addresses))
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is not as it should be: suites left out, lists that may be out of date."""
         unsigned = (
-            f"{repository.mirror} is not signed: its packages are taken as they are"
-            for repository in self.image.repositories
-            if repository.trusted and not repository.mirror.startswith("file:")
+            f"{address} is not signed: its packages are taken as they are"
+            for address in self.image.unsigned
+            if not address.startswith("file:")
         )
         warnings = (*self.left_out, *unsigned)
         if not self.image.offline:
@@ -96,8 +135,22 @@ class Sources:
         return (*warnings, f"offline: the package lists are {_in_words(age)} old")
 
     @property
-    def _all(self) -> tuple[Apt, Apt, Apt]:
-        return self.image, self.disk_tools, self.boot_tools
+    def _all(self) -> tuple[Lists, ...]:
+        every: tuple[Lists, ...] = (self.image, self.disk_tools, self.boot_tools)
+        return tuple(dict.fromkeys(every))
+
+    def missing(
+        self,
+        image: Iterable[Package],
+        disk_tools: Iterable[Package],
+        boot_tools: Iterable[Package],
+    ) -> tuple[Package, ...]:
+        """Return what of a plan the pool lacks."""
+        return (
+            *self.image.pool.missing(image),
+            *self.disk_tools.pool.missing(disk_tools),
+            *self.boot_tools.pool.missing(boot_tools),
+        )
 
     def fetch(
         self,

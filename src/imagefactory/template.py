@@ -12,18 +12,18 @@ from imagefactory import yamlfile
 from imagefactory.arch import BootMethod, Name
 from imagefactory.data import SearchPath, shipped_directory
 from imagefactory.errors import ConfigError, UnknownNameError
+from imagefactory.rpmtree import RpmTree
+from imagefactory.systemtree import SystemTree
 from imagefactory.words import (
     Address,
     Answer,
     Beside,
-    Locale,
     Mode,
     Owner,
     PackageName,
     PasswordHash,
     PathGlob,
     Suite,
-    TimeZone,
     TreePath,
     Unit,
     Word,
@@ -34,41 +34,6 @@ KernelArgument = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.,:=/+@%-]+$", max_l
 """One word of the kernel's command line; it goes through GRUB's parser, so no quotes or blanks."""
 
 Size = Annotated[int, Field(gt=0)]
-
-Datasource = Literal[
-    "AliYun",
-    "AltCloud",
-    "Akamai",
-    "Azure",
-    "Bigstep",
-    "CloudCIX",
-    "CloudSigma",
-    "CloudStack",
-    "ConfigDrive",
-    "DigitalOcean",
-    "Ec2",
-    "Exoscale",
-    "GCE",
-    "Hetzner",
-    "IBMCloud",
-    "LXD",
-    "MAAS",
-    "NWCS",
-    "NoCloud",
-    "None",
-    "OVF",
-    "OpenNebula",
-    "OpenStack",
-    "Oracle",
-    "RbxCloud",
-    "Scaleway",
-    "SmartOS",
-    "UpCloud",
-    "VMware",
-    "Vultr",
-    "WSL",
-]
-"""A datasource by the name that cloud-init's ``datasource_list`` knows; it passes over others."""
 
 
 class Distribution(Model):
@@ -164,7 +129,17 @@ class GrubModules(Model):
 class Bootloader(Model):
     """The distribution's own bootloader, per boot method."""
 
-    tools: tuple[str, ...] = Field(description="packages that bring grub-mkimage for the host")
+    tools: tuple[str, ...] = Field(
+        default=(),
+        description="packages that bring grub-mkimage for the host; unset: the tree's own links "
+        "what is to be linked",
+    )
+    directory: TreePath = Field(default="boot/grub", description="where GRUB has its files")
+    menu: Literal["entries", "bls"] = Field(
+        default="entries",
+        description="bls: kernel-install writes boot entries (Boot Loader Specification), and "
+        "GRUB reads them",
+    )
     uefi: UefiFiles | None = None
     uefi_unsigned: GrubModules | None = Field(default=None, alias="uefi-unsigned")
     bios: GrubModules | None = None
@@ -248,20 +223,7 @@ class Step(Model):
         return self
 
 
-class User(Model):
-    """An account that is in the image from the start."""
-
-    name: Name
-    groups: tuple[Name, ...] = ()
-    shell: str = "/bin/bash"
-    password_hash: PasswordHash | None = Field(
-        default=None, description="crypt(5); unset: no password"
-    )
-    authorized_keys: tuple[str, ...] = ()
-    sudo: bool = Field(default=False, description="may become root without a password")
-
-
-class DebianTree(Model):
+class DebianTree(SystemTree):
     """The recipe of a whole Debian: packages that apt installs, and what is done to them."""
 
     packages: tuple[PackageName, ...] = Field(description="with all they depend on")
@@ -284,28 +246,6 @@ class DebianTree(Model):
     )
     preseed: tuple[Answer, ...] = Field(
         default=(), description="answers to debconf: PACKAGE QUESTION TYPE ANSWER"
-    )
-    overlay: Beside | None = Field(
-        default=None, description="directory beside the template, copied into the tree first"
-    )
-    extra_overlay: Beside | None = Field(
-        default=None, description="one more, for templates that extend another one"
-    )
-    locale: Locale = "C.UTF-8"
-    timezone: TimeZone = "Etc/UTC"
-    groups: tuple[Name, ...] = Field(
-        default=("adm", "sudo"), description="of the default user, whom cloud-init makes"
-    )
-    users: tuple[User, ...] = ()
-    predictable_names: bool = Field(
-        default=True, description="false: net.ifnames=0, network interfaces are called eth0 ..."
-    )
-    datasources: tuple[Datasource, ...] = Field(
-        default=("ConfigDrive", "OpenStack", "NoCloud", "None"),
-        description="cloud-init's datasource_list, in the order in which it asks them",
-    )
-    guest_repositories: bool = Field(
-        default=True, description="write the repositories into the image's sources.list"
     )
 
 
@@ -346,12 +286,14 @@ class ImageTemplate(Model):
         default=None,
         description="the template that this one builds upon, saying only what differs",
     )
-    builder: Literal["minimal", "debian"]
+    builder: Literal["minimal", "debian", "rpm"]
     distribution: Distribution
     architectures: tuple[Name, ...] | None = Field(
         default=None, description="the only architectures it exists for; unset: all"
     )
-    repositories: tuple[Repository, ...] = Field(min_length=1)
+    repositories: tuple[Repository, ...] = Field(
+        default=(), description="of Debian packages; those of RPM packages are in `rpm:`"
+    )
     extra_repositories: tuple[Repository, ...] = Field(
         default=(), description="for templates that extend another one"
     )
@@ -372,6 +314,7 @@ class ImageTemplate(Model):
     bootloader: Bootloader
     minimal: MinimalTree | None = Field(default=None, description="for `builder: minimal`")
     debian: DebianTree | None = Field(default=None, description="for `builder: debian`")
+    rpm: RpmTree | None = Field(default=None, description="for `builder: rpm`")
     customize: tuple[Step, ...] = Field(
         default=(), description="what is done to the finished tree (not for `builder: minimal`)"
     )
@@ -403,9 +346,9 @@ class ImageTemplate(Model):
         return self.architectures is None or architecture in self.architectures
 
     @property
-    def recipe(self) -> MinimalTree | DebianTree:
+    def recipe(self) -> MinimalTree | DebianTree | RpmTree:
         """The section of the template's builder."""
-        recipe: MinimalTree | DebianTree = getattr(self, self.builder)
+        recipe: MinimalTree | DebianTree | RpmTree = getattr(self, self.builder)
         return recipe
 
     @property
@@ -416,9 +359,15 @@ class ImageTemplate(Model):
 
     @model_validator(mode="after")
     def _has_its_builders_section(self) -> ImageTemplate:
-        for name in ("minimal", "debian"):
+        for name in ("minimal", "debian", "rpm"):
             if (getattr(self, name) is not None) != (name == self.builder):
                 raise ValueError(f"`builder: {self.builder}` needs the section `{self.builder}:`")
+        if bool(self.repositories) == (self.builder == "rpm"):
+            raise ValueError(
+                f"`builder: {self.builder}` needs "
+                + ("rpm.repositories" if self.builder == "rpm" else "repositories")
+                + " to take packages from, and no others"
+            )
         if self.customize and self.builder == "minimal":
             raise ValueError("`customize:` runs programs of the image, `builder: minimal` does not")
         return self
@@ -445,11 +394,12 @@ class ImageTemplate(Model):
 
     @model_validator(mode="after")
     def _users_are_nobody_else(self) -> ImageTemplate:
-        names = [user.name for user in self.debian.users] if self.debian else []
+        recipe = self.recipe
+        names = [user.name for user in recipe.users] if isinstance(recipe, SystemTree) else []
         for name in names:
             if name == self.default_user:
                 raise ValueError(
-                    f"users: cloud-init makes the default user {name!r}; `debian.groups:` are its "
+                    f"users: cloud-init makes the default user {name!r}; `groups:` are its "
                     "groups, `default_user:` gives it another name"
                 )
             if name == "root" or names.count(name) > 1:

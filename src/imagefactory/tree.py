@@ -48,6 +48,9 @@ class RootTree:
     initramfs: tuple[str, ...]
     epoch: int
     execution: str = "none"
+    boot_files: Path | None = None
+    """What its packages bring for the bootloader: its paths in the tree, and
+    GRUBs that are linked already (``METHOD.core``)."""
 
 
 def append_file(tree: RootTree, path: str, content: bytes) -> None:

@@ -204,8 +204,7 @@ def _fetched(plan: BuildPlan, build: Build, cache_directory: Path, manner: Manne
         )
 
     sources = sources_of(plan.template, manner.mirrors)
-    packages = (*plan.image_packages, *plan.disk_tools, *plan.boot_tools)
-    missing = sources.image.pool.missing(packages)
+    missing = sources.missing(*plan.to_fetch)
     if not missing:
         return sources
     try:
@@ -223,7 +222,7 @@ def _fetched(plan: BuildPlan, build: Build, cache_directory: Path, manner: Manne
                 pass
             else:
                 return sources
-        missing = sources.image.pool.missing(packages)
+        missing = sources.missing(*plan.to_fetch)
         names = ", ".join(map(str, missing[:_MANY])) + (" ..." if len(missing) > _MANY else "")
         raise PackageError(
             f"{len(missing)} packages of the build can no longer be had: {names}",
@@ -292,7 +291,7 @@ def _differences(
     )
     pool = Sources.of(
         plan.template, plan.template_file, plan.profile, cache_directory, manner.mirrors
-    ).image.pool
+    ).disk_tools.pool
     programs = tools.unpack(plan.disk_tools, pool, cache_directory)
     try:
         found = difference.compare(disk, rebuilt, layout, programs, room, room / "compare.log")

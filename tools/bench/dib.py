@@ -94,7 +94,7 @@ def _build(packages: PackageSet, programs: Path, scratch: Path) -> None:
 
 def _settings(sources: Sources, release: str, programs: Path, scratch: Path) -> dict[str, str]:
     """Let it take the same suites from the same mirrors, and keep to its directory."""
-    repositories = sources.image.repositories
+    repositories = sources.debian.repositories
     return {
         "PATH": f"{programs}:{os.environ['PATH']}:/usr/local/sbin:/usr/sbin:/sbin",
         "DIB_RELEASE": release,

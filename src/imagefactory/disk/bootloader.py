@@ -11,9 +11,9 @@ from imagefactory import run
 from imagefactory.disk.filesystem import make_fat
 from imagefactory.disk.layout import SECTOR, Layout
 from imagefactory.errors import BuildError
-from imagefactory.identifiers import ESP_FILESYSTEM, ROOT_FILESYSTEM
+from imagefactory.identifiers import ESP_FILESYSTEM
 from imagefactory.packages.tools import Tools
-from imagefactory.plan import BuildPlan, boot_files, fill
+from imagefactory.plan import BuildPlan, boot_files, fill, grub_stub
 from imagefactory.template import GrubModules, UefiFiles
 
 _MODULES = (
@@ -32,9 +32,6 @@ _MODULES = (
 _SERIAL = ("serial", "terminal", "test", "true")
 """BIOS has no console of its own on the serial port; under UEFI and Open Firmware it has."""
 
-CONFIGURATION = "boot/grub/grub.cfg"
-"""Path in the tree of the configuration that all of an image's bootloaders share."""
-
 
 @dataclass(frozen=True)
 class Job:
@@ -51,13 +48,13 @@ class Job:
 
     @property
     def stub(self) -> str:
-        """The first configuration GRUB reads: find the root filesystem and go on there."""
-        root = self.plan.identifier(ROOT_FILESYSTEM)
-        return (
-            f"search --no-floppy --fs-uuid --set=root {root}\n"
-            "set prefix=($root)/boot/grub\n"
-            f"configfile ($root)/{CONFIGURATION}\n"
-        )
+        """The first configuration GRUB reads."""
+        return grub_stub(self.plan)
+
+
+def configuration_path(plan: BuildPlan) -> str:
+    """Return the path in the tree of the configuration that all its bootloaders share."""
+    return f"{plan.template.bootloader.directory}/grub.cfg"
 
 
 def grub_configuration(plan: BuildPlan, kernel: str, initramfs: Iterable[str]) -> str:
@@ -109,10 +106,13 @@ def _uefi(job: Job, disk: Path) -> None:
     suffix = job.plan.profile.names.efi or ""
     stub = job.work / "esp-grub.cfg"
     stub.write_text(job.stub, encoding="utf-8")
+    esp = job.packages / "boot/efi"
+    brought = {str(path.relative_to(esp)): path for path in esp.rglob("*") if path.is_file()}
     _write_esp(
         job,
         disk,
         {
+            **brought,  # by packages that put their files where the ESP is mounted
             f"EFI/BOOT/BOOT{suffix.upper()}.EFI": _packaged(job, files.shim),
             f"EFI/BOOT/grub{suffix}.efi": _packaged(job, files.grub),
             f"{files.config_directory}/grub.cfg": stub,
@@ -203,7 +203,13 @@ def _modules(job: Job, method: str) -> Path:
 
 
 def _make_core(job: Job, method: str, target: str, more: tuple[str, ...]) -> Path:
-    """Let the release's own grub-mkimage link a GRUB with all it needs."""
+    """Let the release's own grub-mkimage link a GRUB with all it needs.
+
+    Where the tree's own has done that already, there is nothing left to do.
+    """
+    finished = job.packages / f"{method}.core"
+    if finished.is_file():
+        return finished
     stub = job.work / f"{method}.cfg"
     stub.write_text(job.stub, encoding="utf-8")
     core = job.work / f"{method}.core"

@@ -68,7 +68,7 @@ def make_disk(
     job = bootloader.Job(
         plan,
         plan_of_disk,
-        bootloader.unpack_boot_packages(plan, package_file, work),
+        tree.boot_files or bootloader.unpack_boot_packages(plan, package_file, work),
         disk_tools,
         boot_tools,
         work,
@@ -78,11 +78,11 @@ def make_disk(
     for method in plan.boot:
         bootloader.install(method, job, raw)
     beside = None
-    if plan.boot:
-        grub = bootloader.grub_configuration(plan, tree.kernel, tree.initramfs)
-        append_file(tree, bootloader.CONFIGURATION, grub.encode())
-    else:
+    if not plan.boot:
         beside = apart.write(tree, work, plan.name)
+    elif plan.template.bootloader.menu == "entries":
+        grub = bootloader.grub_configuration(plan, tree.kernel, tree.initramfs)
+        append_file(tree, bootloader.configuration_path(plan), grub.encode())
     filesystem.make_ext4(
         raw,
         plan_of_disk.root,

@@ -123,6 +123,16 @@ class Apt:
         note = self._root / "left-out"
         return tuple(note.read_text(encoding="utf-8").splitlines()) if note.exists() else ()
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where its packages come from."""
+        return tuple(repository.mirror for repository in self.repositories)
+
+    @property
+    def unsigned(self) -> tuple[str, ...]:
+        """Those of the addresses whose packages are taken as they are."""
+        return tuple(item.mirror for item in self.repositories if item.trusted)
+
     def _update(self) -> None:
         note = self._root / "left-out"
         note.unlink(missing_ok=True)

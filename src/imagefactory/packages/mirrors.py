@@ -14,6 +14,7 @@ from pathlib import Path
 from imagefactory import yamlfile
 from imagefactory.data import user_directory
 from imagefactory.errors import ConfigError
+from imagefactory.rpmtree import RpmRepository
 from imagefactory.template import ImageTemplate, Repository
 
 FILE = "mirrors.yaml"
@@ -94,12 +95,24 @@ class Mirrors:
             tuple(repository.for_architecture(architecture) for repository in repositories)
             for repositories in (template.image_repositories, template.tool_repositories)
         )
-        rules = [
-            (old, new) if old else _beside(image[0].mirror, new, known) for old, new in self.rules
-        ]
+        first = (*image, *tools)[0].mirror
+        rules = [(old, new) if old else _beside(first, new, known) for old, new in self.rules]
         return (
             tuple(_rewritten(repository, rules) for repository in image),
             tuple(_rewritten(repository, rules) for repository in tools or image),
+        )
+
+    def of_rpm(self, repositories: Iterable[RpmRepository]) -> tuple[RpmRepository, ...]:
+        """Return repositories of RPM packages as they are to be asked; only `OLD=URL` counts.
+
+        Where one is replaced, nobody is asked for more mirrors of it.
+        """
+        rules = [(old, new) for old, new in self.rules if old]
+        return tuple(
+            repository.model_copy(update={"baseurl": url, "metalink": None, "mirrorlist": None})
+            if (url := _moved(repository.baseurl, rules))
+            else repository
+            for repository in repositories
         )
 
 
@@ -134,15 +147,15 @@ def _directory(address: str) -> tuple[str, str]:
 
 
 def _rewritten(repository: Repository, rules: Sequence[tuple[str, str]]) -> Repository:
-    mirror = repository.mirror.rstrip("/")
+    moved = _moved(repository.mirror.rstrip("/"), rules)
+    return repository.model_copy(update={"mirror": moved}) if moved else repository
+
+
+def _moved(address: str, rules: Sequence[tuple[str, str]]) -> str | None:
+    """Return the place that takes an address's; None: it stays."""
     for old, new in rules:
         # http and https are two ways to one host.
-        plain, sought = (re.sub("^https:", "http:", text) for text in (mirror, old))
+        plain, sought = (re.sub("^https:", "http:", text) for text in (address, old))
         if f"{plain}/".startswith(f"{sought}/"):
-            return repository.model_copy(update={"mirror": new + plain[len(sought) :]})
-    return repository
-
-
-def in_words(repositories: Iterable[Repository]) -> tuple[str, ...]:
-    """Name each mirror once."""
-    return tuple(dict.fromkeys(repository.mirror for repository in repositories))
+            return new + plain[len(sought) :]
+    return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from imagefactory.cache import Store
 from imagefactory.data import sha256_of
@@ -78,3 +79,32 @@ class Pool:
 
     def _key(self, package: Package) -> str:
         return f"{package.sha256}.{self.suffix}"
+
+
+class Lists(Protocol):
+    """The lists of packages of some repositories, for one architecture."""
+
+    pool: Pool
+    offline: bool
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the lists were fetched; None if they never were."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What could not be read and is not required, each with the reason."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where its packages come from."""
+
+    @property
+    def unsigned(self) -> tuple[str, ...]:
+        """Those of the addresses whose packages are taken as they are."""
+
+    def refresh(self) -> None:
+        """Bring the lists up to date, unless that was done minutes ago."""
+
+    def fetch(self, packages: Iterable[Package]) -> None:
+        """Download those packages that the pool lacks."""

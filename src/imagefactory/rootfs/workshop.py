@@ -10,6 +10,7 @@ from imagefactory.arch import ArchProfile
 from imagefactory.packages.pool import Package
 from imagefactory.packages.tools import Tools
 from imagefactory.progress import silent
+from imagefactory.sandbox.namespace import run_inside
 from imagefactory.sources import Sources
 
 
@@ -42,3 +43,30 @@ class Workshop:
             PackageError: It is gone, or damaged.
         """
         return self.sources.image.pool.take(package)
+
+    def build_inside(self, module: str, spec: bytes, timeout: float) -> dict[str, str]:
+        """Run the part of a builder that works as root of namespaces of its own.
+
+        Args:
+            module: Its full name.
+            spec: What it is told.
+            timeout: Seconds.
+
+        Returns:
+            What it said last of each kind.
+
+        Raises:
+            HostError: This host gives no namespaces.
+            BuildError: It failed; the log is beside the result.
+        """
+        told = self.work / "tree.json"
+        told.write_bytes(spec)
+        said: dict[str, str] = {}
+
+        def listen(event: str, text: str) -> None:
+            said[event] = text
+            if event == "progress":
+                self.announce("tree", text)
+
+        run_inside(module, told, log=self.work / "tree.log", timeout=timeout, listen=listen)
+        return said

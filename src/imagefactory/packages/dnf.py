@@ -1,0 +1,378 @@
+"""A dnf of one's own: any architecture, any release, no root, nothing of the host's changed.
+
+Of the host's settings none counts but the proxies in the environment. dnf fetches the lists of
+packages and decides what is installed; signatures are checked by rpm with a keyring that holds
+the template's keys and no others, checksums by dnf and by us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from imagefactory import run
+from imagefactory.cache import Store, unwritable
+from imagefactory.data import write_whole
+from imagefactory.errors import CommandError, HostError, PackageError
+from imagefactory.packages.pool import Package, Pool
+from imagefactory.rpmtree import RpmRepository, SigningKey
+
+FRESH_SECONDS = 900
+"""Lists of packages younger than this are not asked for again."""
+
+PYTHON = "/usr/bin/python3"
+"""The interpreter that the distribution's module `dnf` is for."""
+
+QUERY = Path(__file__).with_name("dnf_query.py")
+
+_REFRESH_TIMEOUT = 600.0
+_FETCH_TIMEOUT = 1800.0
+
+_HINT = "check the network and the mirror (--mirror OLD=URL takes another)"
+_HINTS = {
+    "No match for argument": "the template names it (`packages:`, `extra_packages:`): is it in "
+    "that release, for that architecture?",
+    "Unable to find a match": "the template names it (`packages:`, `extra_packages:`): is it in "
+    "that release, for that architecture?",
+    "No available modular metadata": "`modules:` names a stream that no repository has",
+    "GPG": "the repository's `keys:` are not those that signed it",
+    "Status code: 404": "is the `baseurl:` right, and is the architecture there?",
+}
+"""What dnf says -> what to try."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be installed.
+
+    Attributes:
+        names: Packages and @groups.
+        exclude: Packages that may not be among what is installed for them.
+        modules: Module streams that are enabled.
+        weak: Whether to take what packages recommend.
+    """
+
+    names: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    weak: bool = False
+
+
+class Dnf:
+    """The lists of packages of some repositories, for one architecture of one release.
+
+    Args:
+        repositories: Where packages come from; each names the keys that sign it.
+        keys: Where the file of each key is.
+        architecture: RPM's name of the architecture.
+        release: What ``$releasever`` stands for.
+        cache: The directory of all caches; lists, pool and locks live below it.
+        platform: The release's module_platform_id, if it has modules.
+        offline: Nothing is asked from the network: lists as they were last fetched, packages
+            that are in the pool.
+    """
+
+    def __init__(
+        self,
+        repositories: Sequence[RpmRepository],
+        keys: dict[SigningKey, Path],
+        architecture: str,
+        release: str,
+        cache: Path,
+        *,
+        platform: str | None = None,
+        offline: bool = False,
+    ) -> None:
+        self.repositories = tuple(repositories)
+        self.architecture = architecture
+        self.release = release
+        self.offline = offline
+        self.pool = Pool(cache / "pool", "rpm")
+        self._keys = keys
+        self._platform = platform
+        asked = f"{architecture} {release} {platform}\n" + "".join(map(_section, repositories))
+        self._root = cache / "dnf" / hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the lists were fetched; None if they never were."""
+        try:
+            return max(0.0, time.time() - (self._root / "refreshed").stat().st_mtime)
+        except FileNotFoundError:
+            return None
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Repositories that could not be read and are not required, each with the reason."""
+        note = self._root / "left-out"
+        return tuple(note.read_text(encoding="utf-8").splitlines()) if note.exists() else ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where its packages come from."""
+        return tuple(_address(repository) for repository in self.repositories)
+
+    @property
+    def unsigned(self) -> tuple[str, ...]:
+        """Those of the addresses whose packages are taken as they are."""
+        return tuple(_address(item) for item in self.repositories if item.trusted)
+
+    def refresh(self) -> None:
+        """Bring the lists up to date, unless that was done minutes ago.
+
+        Raises:
+            PackageError: A repository cannot be reached, is not for this architecture, or its
+                signature is wrong; or there are no lists, and they may not be fetched.
+        """
+        if self.offline and self.age is None:
+            names = ", ".join(repository.id for repository in self.repositories)
+            raise PackageError(
+                f"offline: the package lists of {names} ({self.architecture}) were never fetched",
+                hint="run the same once without --offline",
+            )
+        self._prepare()
+        with self._lock():
+            stamp = self._root / "refreshed"
+            fresh = stamp.exists() and 0 <= time.time() - stamp.stat().st_mtime < FRESH_SECONDS
+            if fresh or self.offline:
+                return
+            (self._root / "dnf.log").unlink(missing_ok=True)
+            done = self._run(
+                [
+                    *("dnf", "--assumeyes", f"--config={self._config}", "--refresh"),
+                    *(f"--installroot={self._empty}", f"--forcearch={self.architecture}"),
+                    # Those of the configuration would lie below the empty tree.
+                    *(f"--setopt={key}={value}" for key, value in self._directories.items()),
+                    *(f"--releasever={self.release}", "makecache"),
+                ],
+                _REFRESH_TIMEOUT,
+            )
+            self._note_left_out(done.stdout + done.stderr)
+            stamp.touch()
+
+    def resolve(self, wish: Wish) -> tuple[Package, ...]:
+        """Decide which packages are installed.
+
+        Raises:
+            PackageError: One does not exist for this architecture, or they do not fit together.
+        """
+        words = json.dumps(asdict(wish), sort_keys=True)
+        with self._lock():
+            note = self._root / "answers" / f"{self._state(words)}.json"
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                return tuple(Package(**fields) for fields in json.loads(note.read_bytes()))
+            answer = self._ask("resolve", asdict(wish))
+            packages = tuple(sorted(_package(fields) for fields in answer["packages"]))
+            content = json.dumps([asdict(package) for package in packages])
+            write_whole(note, content.encode())
+            return packages
+
+    def fetch(self, packages: Iterable[Package]) -> None:
+        """Download those packages that the pool lacks, and see that each is signed.
+
+        Raises:
+            PackageError: A download failed, did not match its checksum, or is not signed by the
+                template's keys.
+        """
+        with self._lock():
+            missing = self.pool.missing(packages)
+            if not missing:
+                return
+            if self.offline:
+                raise PackageError(
+                    f"offline: not in the cache: {', '.join(map(str, missing))}",
+                    hint="run the same once without --offline",
+                )
+            directory = self._root / "download"
+            shutil.rmtree(directory, ignore_errors=True)  # what a killed process left
+            directory.mkdir()
+            wanted = [(p.name, p.version, p.architecture, f"sha256:{p.sha256}") for p in missing]
+            files = self._ask("fetch", {"packages": wanted, "directory": str(directory)})
+            trusted = {repository.id for repository in self.repositories if repository.trusted}
+            self._check_signatures(
+                [file for file, origin in files.values() if origin not in trusted]
+            )
+            for package in missing:
+                file = Path(files[f"sha256:{package.sha256}"][0])
+                if file.parent != directory:  # of a repository on this machine: not ours to move
+                    file = Path(shutil.copyfile(file, directory / file.name))
+                self.pool.add(file, package)
+
+    @property
+    def _config(self) -> Path:
+        return self._root / "dnf.conf"
+
+    @property
+    def _directories(self) -> dict[str, str]:
+        return {f"{kind}dir": str(self._root / kind) for kind in ("cache", "persist", "log")}
+
+    @property
+    def _empty(self) -> Path:
+        """An empty tree: what the host has installed does not count."""
+        return self._root / "empty"
+
+    def _prepare(self) -> None:
+        run.need("dnf", "dnf")
+        run.need("rpmkeys", "rpm")
+        try:
+            for folder in ("empty", "home", "answers", "log"):
+                (self._root / folder).mkdir(parents=True, exist_ok=True)
+            write_whole(self._config, self._settings().encode())
+        except OSError as error:
+            raise unwritable(self._root.parent.parent, error) from None
+        Store(self._root.parent.parent, "dnf").get(self._root.name)  # marks them as used
+        for key, file in self._keys.items():
+            _check_key(key, file)
+
+    def _settings(self) -> str:
+        main = {
+            "reposdir": "/nonexistent",
+            "varsdir": "/nonexistent",
+            "pluginpath": "/nonexistent",
+            "plugins": "0",
+            "gpgcheck": "1",
+            "best": "1",
+            **self._directories,
+            "retries": "3",
+            "timeout": "30",
+            **({"module_platform_id": self._platform} if self._platform else {}),
+        }
+        lines = "".join(f"{name}={value}\n" for name, value in main.items())
+        sections = (
+            _section(repository, [self._keys[key] for key in repository.keys])
+            for repository in self.repositories
+        )
+        return f"[main]\n{lines}{''.join(sections)}"
+
+    def _ask(self, question: str, words: dict[str, Any]) -> Any:
+        request = self._root / "request.json"
+        content = {
+            "question": question,
+            "config": str(self._config),
+            "root": str(self._empty),
+            "architecture": self.architecture,
+            "release": self.release,
+            **words,
+        }
+        request.write_text(json.dumps(content), encoding="utf-8")
+        done = self._run([PYTHON, "-I", str(QUERY), str(request)], _FETCH_TIMEOUT)
+        return json.loads(done.stdout)
+
+    def _check_signatures(self, files: Sequence[str]) -> None:
+        """Let rpm check files against the template's keys, and nothing less than a signature."""
+        if not files:
+            return
+        keyring = self._root / "keyring"
+        shutil.rmtree(keyring, ignore_errors=True)
+        words = ["rpmkeys", f"--define=_dbpath {keyring}"]
+        keys = [self._keys[key] for repository in self.repositories for key in repository.keys]
+        self._run([*words, "--import", *map(str, dict.fromkeys(keys))], _REFRESH_TIMEOUT)
+        level = "--define=_pkgverify_level all"
+        self._run([*words, level, "--checksig", *files], _FETCH_TIMEOUT)
+
+    def _note_left_out(self, said: str) -> None:
+        lines = [
+            f"{name} ({self.architecture}) left out: it could not be read\n"
+            for found in re.findall(r"^Ignoring repositories: (.+)$", said, re.MULTILINE)
+            for name in found.split(", ")
+        ]
+        (self._root / "left-out").write_text("".join(lines), encoding="utf-8")
+
+    def _state(self, words: str) -> str:
+        """Return a key for an answer: what is asked, of which state of the lists."""
+        state = hashlib.sha256(words.encode())
+        for file in sorted((self._root / "cache").glob("*/repodata/repomd.xml")):
+            state.update(file.read_bytes())
+        return state.hexdigest()
+
+    def _lock(self) -> FileLock:
+        return FileLock(self._root / "lock")
+
+    def _run(self, argv: Sequence[str], timeout: float) -> run.Completed:
+        log = self._root / "dnf.log"
+        try:
+            # HOME: rpm reads ~/.rpmmacros. C: its words are looked for.
+            env = {"HOME": str(self._root / "home"), "LC_ALL": "C.UTF-8"}
+            return run.run(argv, env=env, timeout=timeout, log=log)
+        except CommandError as error:
+            raise PackageError(
+                error.message,
+                hint=next((hint for sign, hint in _HINTS.items() if sign in error.message), _HINT),
+                log=log,
+            ) from None
+
+
+def _address(repository: RpmRepository) -> str:
+    return repository.metalink or repository.mirrorlist or repository.baseurl
+
+
+def _section(repository: RpmRepository, keys: Sequence[Path] = ()) -> str:
+    """Write a repository as dnf.conf(5) has it."""
+    return f"[{repository.id}]\n" + "".join(
+        f"{name}={value}\n" for name, value in _options(repository, keys)
+    )
+
+
+def _options(repository: RpmRepository, keys: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    yield "name", repository.name or repository.id
+    kind = next(
+        (kind for kind in ("metalink", "mirrorlist") if getattr(repository, kind)), "baseurl"
+    )
+    yield kind, _address(repository)
+    yield "gpgcheck", "0" if repository.trusted else "1"
+    yield "repo_gpgcheck", "1" if repository.signed_metadata else "0"
+    if keys:
+        yield "gpgkey", " ".join(key.absolute().as_uri() for key in keys)
+    if repository.priority is not None:
+        yield "priority", str(repository.priority)
+    if repository.exclude:
+        yield "excludepkgs", " ".join(repository.exclude)
+    yield "module_hotfixes", "1" if repository.module_hotfixes else "0"
+    yield "skip_if_unavailable", "0" if repository.required else "1"
+
+
+def _check_key(key: SigningKey, file: Path) -> None:
+    """See that a file holds the key that the template means, and no other.
+
+    Raises:
+        PackageError: It does not.
+        HostError: There is no gpg.
+    """
+    if not file.exists():
+        raise PackageError(
+            f"the key {file} does not exist", hint="`keys:` names a file beside the template"
+        )
+    gpg = run.which("gpg")
+    if gpg is None:
+        raise HostError("there is no gpg to look at keys with", hint="install the package gpg")
+    said = run.run([gpg, "--batch", "--with-colons", "--show-keys", file]).stdout
+    # gnupg, doc/DETAILS: the record after a primary key's has its fingerprint.
+    found = re.findall(r"^pub:.*\n(?:\w+:.*\n)*?fpr:+([0-9A-F]{40}):", said, re.MULTILINE)
+    wanted = key.fingerprint.replace(" ", "")
+    if found != [wanted]:
+        raise PackageError(
+            f"{file} holds the key {', '.join(found) or 'none'}, not {wanted}",
+            hint="`fingerprint:` is the one that the distribution publishes",
+        )
+
+
+def _package(fields: dict[str, Any]) -> Package:
+    kind, _, digest = str(fields["checksum"]).partition(":")
+    if kind != "sha256" or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise PackageError(
+            f"the repository {fields['repository']} lists {fields['name']} with a checksum "
+            f"of the kind {kind}; sha256 is expected"
+        )
+    names = ("name", "version", "architecture")
+    name, version, architecture = (str(fields[key]) for key in names)
+    return Package(name, version, architecture, digest, int(fields["size"]))

@@ -1,0 +1,320 @@
+"""The part of the RPM builder that runs inside its namespaces, as root of the tree.
+
+``python -m imagefactory.rootfs.rpm_inside spec.json``; it imports little, for it is started for
+each build.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from imagefactory import run
+from imagefactory.errors import BuildError, CommandError, ImageFactoryError
+from imagefactory.rootfs.customising import (
+    Account,
+    Action,
+    WholeFile,
+    add_user,
+    clean,
+    names_in,
+    pack,
+    replace,
+    take,
+    unpack,
+    write,
+)
+from imagefactory.sandbox.chroot import Chroot, entered, rooted
+from imagefactory.sandbox.execution import Execution
+from imagefactory.sandbox.namespace import tell
+
+
+@dataclass(frozen=True)
+class Base:
+    """What the tree before its customisation is made from.
+
+    Attributes:
+        files: The packages' files.
+        wanted: Names of those that somebody asked for; the others came with them.
+        keys: The public keys that they are signed with; none: they are trusted as they are.
+        architecture: RPM's name of it.
+        release: What ``$releasever`` stands for.
+        database: Where the tree's own rpm looks for its database.
+        command_line: The kernel's, for the boot entries that kernel-install writes.
+    """
+
+    files: tuple[str, ...]
+    wanted: tuple[str, ...]
+    keys: tuple[str, ...]
+    architecture: str
+    release: str
+    database: str
+    command_line: str
+
+
+@dataclass(frozen=True)
+class Core:
+    """A GRUB that the tree's own grub2-mkimage links.
+
+    Attributes:
+        method: The boot method it is for.
+        target: GRUB's name of the platform.
+        modules: What is built in.
+        beside: Files of the tree's GRUB that the disk needs besides (boot.img).
+        stub: Its first configuration.
+    """
+
+    method: str
+    target: str
+    modules: tuple[str, ...]
+    beside: tuple[str, ...]
+    stub: str
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything the inside needs to know; paths are the host's."""
+
+    tree: str
+    base: Base
+    epoch: int
+    actions: tuple[Action, ...]
+    files: tuple[WholeFile, ...]
+    accounts: tuple[Account, ...]
+    timezone: str
+    locale: str
+    command_line: str
+    """The kernel's, in the place of the base's."""
+    cores: tuple[Core, ...]
+    boot_files: str
+    """A directory for what the bootloader is made of: the ESP's files, finished GRUBs."""
+    result: str
+    execution: Execution
+    known_base: str = ""
+    """A tar that was `new_base` before."""
+    new_base: str = ""
+
+
+SPEC = TypeAdapter(Spec)
+
+_TIMEOUT = 7200.0
+_LAST_LINES = 12
+
+_LEFTOVERS = (
+    *("var/cache/dnf/*", "var/cache/libdnf5/*", "var/lib/dnf/*", "var/lib/rpm/.rpm.lock"),
+    *("usr/lib/sysimage/rpm/.rpm.lock", "etc/*.rpmnew", "etc/*.rpmsave"),
+)
+"""Globs of what rpm and dnf leave."""
+
+_MACHINE_ID = "f" * 32
+"""Of the machine that kernel-install writes the first boot entries for; each guest gets its own."""
+
+_MOUNTED = {"proc": 0o555, "sys": 0o555, "dev": 0o755, "run": 0o755, "tmp": 0o1777}
+"""What rpm finds mounted and leaves as it is, though a package owns it: directory -> mode."""
+
+_FAILED_SCRIPTLET = re.compile(
+    r"scriptlet failed, (?:exit status|signal) \d+|Error in \w+ scriptlet in rpm package \S+"
+)
+"""What rpm and dnf say of a scriptlet that failed; dnf then goes on and ends with status 0."""
+
+
+def build(spec: Spec) -> None:
+    """Make or unpack the base, customise it, clean it, write the result."""
+    tree = Path(spec.tree)
+    tree.mkdir(exist_ok=True)
+    run.run(["mount", "-t", "tmpfs", "-o", "mode=755,size=90%,nr_inodes=0", "tmpfs", tree])
+    env = {"SOURCE_DATE_EPOCH": str(spec.epoch)}
+    spec.execution.begin()
+    if spec.known_base:
+        tell("progress", "unpacking the base from the cache")
+        unpack(Path(spec.known_base), tree)
+    else:
+        with spec.execution.attached(tree):
+            _install(spec.base, tree, env)
+        pack(tree, Path(spec.new_base), spec.epoch, [])
+    names = names_in(tree, Path(spec.result).with_suffix(".base"))
+    tell("progress", "customising")
+    with spec.execution.attached(tree):
+        _customize(spec, tree, env)
+    clean(tree, _LEFTOVERS)
+    for what, pattern in (("kernel", "vmlinuz-*"), ("initramfs", "initramfs-*.img")):
+        found = sorted((tree / "boot").glob(pattern))
+        if len(found) != 1:
+            seen = ", ".join(path.name for path in found) or "none"
+            raise BuildError(f"the tree should have one {what} in /boot, it has: {seen}")
+        tell(what, str(found[0].relative_to(tree)))
+    tell("progress", "packing the tree")
+    pack(tree, Path(spec.result), spec.epoch, names)
+
+
+def _install(base: Base, tree: Path, env: dict[str, str]) -> None:
+    """Let this host's dnf and rpm install packages, with all their scriptlets."""
+    _prepare(base, tree)
+    home = tree.with_name("home")
+    home.mkdir()
+    macros = {
+        "_dbpath": f"/{base.database}",
+        # What is mounted belongs to this machine: packages own those directories.
+        "_netsharedpath": ":".join(f"/{name}" for name in _MOUNTED),
+        "_pkgverify_level": "all" if base.keys else "digest",
+    }
+    (home / ".rpmmacros").write_text("".join(f"%{k} {v}\n" for k, v in macros.items()))
+    told = {**env, "HOME": str(home)}
+    with entered(tree, env):
+        for key in base.keys:
+            run.run(["rpm", f"--root={tree}", "--import", key], env=told)
+        tell("progress", f"installing {len(base.files)} packages")
+        settings = tree.with_name("dnf.conf")
+        settings.touch()
+        words: list[str | Path] = [
+            *("dnf", "--assumeyes", f"--config={settings}", f"--installroot={tree}"),
+            *(f"--forcearch={base.architecture}", f"--releasever={base.release}"),
+            *("--disablerepo=*", "--setopt=reposdir=/nonexistent", "--setopt=plugins=0"),
+            *("--setopt=install_weak_deps=0", f"--setopt=localpkg_gpgcheck={int(bool(base.keys))}"),
+            *(f"--setopt=cachedir={tree.with_name('cache')}", f"--setopt=logdir={tree.parent}"),
+            *("install", *base.files),
+        ]
+        said = _logged(words, told, tree.with_name("dnf.txt"))
+    _refuse_failed_scriptlets(said)
+
+
+def _logged(words: Sequence[str | Path], env: Mapping[str, str], file: Path) -> str:
+    """Run a program; all that it says goes to the log, and is returned."""
+    with file.open("wb") as stream:
+        try:
+            run.run(words, env=env, into=stream, timeout=_TIMEOUT)
+        except CommandError as error:
+            last = file.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
+            raise CommandError("\n".join([error.message.rstrip(": "), *last])) from None
+        finally:
+            said = file.read_text(encoding="utf-8", errors="replace")
+            sys.stderr.write(said)
+    return said
+
+
+def _prepare(base: Base, tree: Path) -> None:
+    """Write what scriptlets of the first transaction look for."""
+    for name, mode in _MOUNTED.items():
+        (tree / name).mkdir()
+        (tree / name).chmod(mode)
+    files = {
+        "etc/machine-id": f"{_MACHINE_ID}\n",
+        # kernel-install(8): else it would take the command line of this machine's own kernel.
+        "etc/kernel/cmdline": f"{base.command_line}\n",
+    }
+    for path, content in files.items():
+        file = tree / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content, encoding="utf-8")
+
+
+def _refuse_failed_scriptlets(said: str) -> None:
+    failed = [line.strip() for line in said.splitlines() if _FAILED_SCRIPTLET.search(line)]
+    if failed:
+        raise BuildError("scriptlets failed:\n" + "\n".join(dict.fromkeys(failed)))
+
+
+def _customize(spec: Spec, tree: Path, env: dict[str, str]) -> None:
+    with entered(tree, env) as chroot:
+        for account in spec.accounts:
+            add_user(account, chroot)
+        for file in spec.files:
+            write(file, chroot)
+        _settle(spec, chroot)
+        _point_boot_entries(spec, chroot)
+        for core in spec.cores:
+            _link_grub(core, Path(spec.boot_files), chroot)
+        for action in spec.actions:
+            take(action, chroot)
+    _take_esp(tree, Path(spec.boot_files) / "boot/efi")
+
+
+def _settle(spec: Spec, chroot: Chroot) -> None:
+    with rooted(chroot.tree):
+        for line in Path("/etc/fstab").read_text(encoding="utf-8").splitlines():
+            Path(line.split()[1]).mkdir(parents=True, exist_ok=True)  # where `mount -a` mounts
+        zone = Path("/etc/localtime")
+        zone.unlink(missing_ok=True)
+        zone.symlink_to(f"../usr/share/zoneinfo/{spec.timezone}")
+        if not Path("/usr/share/zoneinfo", spec.timezone).exists():
+            raise BuildError(
+                f"there is no time zone {spec.timezone!r} in the tree; "
+                "the package tzdata brings them"
+            )
+        replace(Path("/etc/locale.conf"), f"LANG={spec.locale}\n".encode(), 0o644)
+
+
+def _point_boot_entries(spec: Spec, chroot: Chroot) -> None:
+    """Put the image's command line into the entries that kernel-install has written."""
+    with rooted(chroot.tree):
+        replace(Path("/etc/kernel/cmdline"), f"{spec.command_line}\n".encode(), 0o644)
+        for entry in sorted(Path("/boot/loader/entries").glob("*.conf")):
+            lines = entry.read_text(encoding="utf-8").splitlines()
+            kept = [
+                f"options {spec.command_line}" if line.startswith("options ") else line
+                for line in lines
+            ]
+            entry.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def _link_grub(core: Core, target: Path, chroot: Chroot) -> None:
+    """Let the tree's own grub2-mkimage link a GRUB; it goes out of the tree."""
+    with rooted(chroot.tree):
+        replace(Path("/run/stub.cfg"), core.stub.encode(), 0o644)
+    chroot.run(
+        [
+            *("grub2-mkimage", "-O", core.target, "-p", "/boot/grub2", "-c", "/run/stub.cfg"),
+            *("-o", "/run/core.img", *core.modules),
+        ]
+    )
+    target.mkdir(parents=True, exist_ok=True)
+    (target / f"{core.method}.core").write_bytes((chroot.tree / "run/core.img").read_bytes())
+    for name in core.beside:
+        with rooted(chroot.tree):
+            content = Path("/usr/lib/grub", core.target, name).read_bytes()
+        kept = target / "usr/lib/grub" / core.target / name
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(content)
+
+
+def _take_esp(tree: Path, target: Path) -> None:
+    """Move what packages have put on the ESP out of the tree: it is a filesystem of its own."""
+    contents: dict[str, bytes] = {}
+    with rooted(tree):
+        esp = Path("/boot/efi")
+        for path in sorted(esp.rglob("*")):
+            if path.is_file() and not path.is_symlink():
+                contents[str(path.relative_to(esp))] = path.read_bytes()
+        for path in esp.glob("*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for name, content in contents.items():
+        file = target / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+
+def main() -> int:
+    """Do what the spec says; a failure is told to the process outside."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.umask(0o022)  # the tree's directories have the modes of a guest, not of this shell
+    try:
+        build(SPEC.validate_json(Path(sys.argv[1]).read_bytes()))
+    except ImageFactoryError as error:
+        tell("failure", error.message)
+        return 1
+    except OSError as error:
+        tell("failure", f"{error.filename or 'the tree'}: {error.strerror or error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The part of a template that describes an image of RPM packages: `builder: rpm`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from imagefactory.arch import Name
+from imagefactory.systemtree import SystemTree
+from imagefactory.words import Beside, Shape
+from imagefactory.yamlfile import Model
+
+RpmName = Annotated[
+    str,
+    Shape(
+        r"@?[A-Za-z0-9][A-Za-z0-9+._-]*",
+        "a package's name, or @ and that of a group,",
+    ),
+]
+
+RepositoryId = Annotated[str, Shape(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "a repository's id")]
+
+RepositoryUrl = Annotated[
+    str,
+    Shape(
+        r"(https?|ftp|file)://\S+",
+        "an address, in which dnf's variables ($basearch, $releasever) may stand,",
+    ),
+]
+
+Fingerprint = Annotated[
+    str, Shape(r"([0-9A-F]{4} ?){9}[0-9A-F]{4}", "the 40 hexadecimal digits of a fingerprint")
+]
+
+
+class SigningKey(Model):
+    """A public key that packages are signed with."""
+
+    file: Beside = Field(description="beside the template")
+    fingerprint: Fingerprint = Field(
+        description="as the distribution publishes it; a file with another key is refused"
+    )
+
+
+class RpmRepository(Model):
+    """One repository, as dnf.conf(5) has it."""
+
+    id: RepositoryId
+    name: str | None = Field(default=None, description="for people, unset: the id")
+    baseurl: RepositoryUrl = Field(description="where it is; what `--mirror` replaces")
+    metalink: RepositoryUrl | None = Field(
+        default=None, description="names mirrors, with checksums of what they must have"
+    )
+    mirrorlist: RepositoryUrl | None = Field(default=None, description="names mirrors")
+    keys: tuple[SigningKey, ...] = Field(
+        default=(), description="who signs its packages; none only with `trusted: true`"
+    )
+    trusted: bool = Field(default=False, description="true: packages need no signature")
+    signed_metadata: bool = Field(
+        default=False, description="the list of packages is signed by the same keys (repo_gpgcheck)"
+    )
+    priority: int | None = Field(default=None, ge=1, le=99, description="dnf's: the lowest wins")
+    exclude: tuple[str, ...] = Field(default=(), description="packages that it does not give")
+    module_hotfixes: bool = Field(default=False, description="its packages beat module streams")
+    required: bool = Field(
+        default=True, description="false: when it cannot be read, go on without it and warn"
+    )
+
+    @model_validator(mode="after")
+    def _is_signed_or_trusted(self) -> RpmRepository:
+        if bool(self.keys) == self.trusted:
+            raise ValueError("name the `keys:` that sign its packages, or say `trusted: true`")
+        if self.signed_metadata and not self.keys:
+            raise ValueError("signed_metadata: needs the `keys:`")
+        if self.metalink and self.mirrorlist:
+            raise ValueError("metalink and mirrorlist exclude each other")
+        return self
+
+
+class RpmTree(SystemTree):
+    """The recipe of an image of RPM packages: what dnf installs, and what is done to it."""
+
+    groups: tuple[Name, ...] = Field(
+        default=("adm", "wheel", "systemd-journal"),
+        description="of the default user, whom cloud-init makes",
+    )
+
+    repositories: tuple[RpmRepository, ...] = Field(min_length=1)
+    extra_repositories: tuple[RpmRepository, ...] = Field(
+        default=(), description="for templates that extend another one: EPEL, RDO, one's own"
+    )
+    packages: tuple[RpmName, ...] = Field(description="packages and @groups")
+    architecture_packages: dict[Name, tuple[RpmName, ...]] = Field(
+        default={}, description="architecture -> more packages, its bootloader for one"
+    )
+    extra_packages: tuple[RpmName, ...] = Field(
+        default=(), description="for templates that extend another one"
+    )
+    exclude: tuple[str, ...] = Field(
+        default=(), description="packages that are never installed; * is a wildcard"
+    )
+    modules: tuple[str, ...] = Field(
+        default=(), description="module streams to enable, NAME:STREAM"
+    )
+    weak_dependencies: bool = Field(
+        default=False, description="install what packages recommend too"
+    )
+    platform: str | None = Field(
+        default=None, description="module_platform_id of the release, platform:el9 and so on"
+    )
+    database: Literal["usr/lib/sysimage/rpm", "var/lib/rpm"] = Field(
+        default="usr/lib/sysimage/rpm", description="where the release's rpm has its database"
+    )

@@ -1,0 +1,151 @@
+"""Small systems of RPM packages, built for real: scriptlets, signatures, what lands on the disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from imagefactory.run import need, run
+from tests.debian_trees import FinishedRoot
+from tests.debs import Key
+from tests.factory import MINUTES, BuiltImage, Factory
+from tests.packages.test_dnf import fingerprint
+from tests.rpm.rpms import RpmRepository
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(10 * MINUTES)]
+
+MINIMAL = Path(__file__).resolve().parents[2] / "templates/minimal.yaml"
+
+INSTALL_KERNEL = """\
+posix.mkdir("/boot/loader") posix.mkdir("/boot/loader/entries")
+local line = io.open("/etc/kernel/cmdline"):read("l")
+local entry = "title small\\nlinux /boot/vmlinuz-1\\ninitrd /boot/initramfs-1.img\\noptions "
+for name, text in pairs({["vmlinuz-1"] = "kernel", ["initramfs-1.img"] = "initramfs",
+        ["loader/entries/small-1.conf"] = entry .. line}) do
+    local file = io.open("/boot/" .. name, "w") file:write(text) file:close()
+end
+"""
+"""What kernel-install and dracut do for a kernel, in rpm's own Lua."""
+
+
+class Own:
+    """A template of one's own, and the repository that it takes packages from."""
+
+    def __init__(self, directory: Path, key: Key, factory: Factory) -> None:
+        self.directory = directory / "own"
+        self.repository = RpmRepository(directory / "repository", key)
+        command = (*factory.command, "--path", str(self.directory))
+        self.factory = Factory(factory.catalog, factory.env, command)
+        for name, files in {
+            "setup": {"etc/passwd": b"root:x:0:0::/:/bin/sh\n", "etc/group": b"root:x:0:\n"},
+            "tzdata": {"usr/share/zoneinfo/Etc/UTC": b"TZif"},
+            "shim-x64": {"boot/efi/EFI/BOOT/BOOTX64.EFI": b"shim"},
+            "grub2-efi-x64": {"boot/efi/EFI/fedora/grubx64.efi": b"grub"},
+        }.items():
+            self.repository.add(name, files)
+        self.kernel(INSTALL_KERNEL)
+
+    def kernel(self, posttrans: str) -> None:
+        files = {"usr/lib/modules/1/vmlinuz": b"kernel"}
+        self.repository.add(
+            "kernel-core", files, architecture="x86_64", scripts={"posttrans": posttrans}
+        )
+
+    def build(self, status: int = 0, **rpm: Any) -> Any:
+        self.repository.publish()
+        kept = YAML(typ="safe").load(MINIMAL)
+        key = self.repository.key_file
+        templates = self.directory / "templates"
+        templates.mkdir(parents=True, exist_ok=True)
+        (templates / "key").write_bytes(key.read_bytes())
+        keys = [{"file": "key", "fingerprint": fingerprint(key)}]
+        described = {
+            "name": "small",
+            "description": "made for a test",
+            "builder": "rpm",
+            "distribution": {"id": "fedora", "version": "44", "release": "44"},
+            "tool_packages": kept["tool_packages"],
+            "tool_repositories": kept["tool_repositories"],
+            "kernel": "kernel-core",
+            "boot": {"x86_64": ["uefi"]},
+            "bootloader": {
+                "directory": "boot/grub2",
+                "menu": "bls",
+                "uefi": {
+                    "packages": ["shim-{efi}", "grub2-efi-{efi}"],
+                    "shim": "boot/efi/EFI/BOOT/BOOTX64.EFI",
+                    "grub": "boot/efi/EFI/fedora/grubx64.efi",
+                    "config_directory": "EFI/fedora",
+                },
+            },
+            "disk_size": 128,
+            "compression": "fast",
+            "default_user": "fedora",
+            "tests": [{"name": "boot", "datasource": "config-drive"}],
+            "rpm": {
+                "repositories": [{"id": "own", "baseurl": self.repository.url, "keys": keys}],
+                "packages": ["setup", "tzdata"],
+                **rpm,
+            },
+        }
+        (templates / "small.yaml").write_text(json.dumps(described))
+        words = ("build", "small", "--arch", "x86_64", "--skip-test", "--json")
+        return self.factory.run(*words, status=status)
+
+
+@pytest.fixture
+def own(tmp_path: Path, keys: tuple[Key, Key], factory: Factory) -> Own:
+    return Own(tmp_path, keys[0], factory)
+
+
+def built(done: Any) -> BuiltImage:
+    return BuiltImage.of(Path(json.loads(done.stdout)[0]["disk"]))
+
+
+def test_what_packages_bring_lies_where_firmware_and_guest_look_for_it(
+    own: Own, tmp_path: Path
+) -> None:
+    build = built(own.build())
+    root = FinishedRoot.of(build, tmp_path)
+    line = root.text("etc/kernel/cmdline").strip()
+    assert line.startswith("root=UUID=")
+    assert "00000000-0000" not in line
+    assert f"options {line}" in root.text("boot/loader/entries/small-1.conf")
+    assert "blscfg" in root.text("boot/grub2/grub.cfg")
+    assert root.text("etc/machine-id") == ""
+    assert list((root.directory / "boot/efi").iterdir()) == []
+    assert root.entries["tmp"].permissions == "1777"
+    database = root.directory / "usr/lib/sysimage/rpm"
+    asked = ("-qa", "--queryformat", "%{NAME}\\n")
+    names = set(run([need("rpm", "rpm"), f"--dbpath={database}", *asked]).stdout.split())
+    assert {"setup", "tzdata", "shim-x64", "grub2-efi-x64", "kernel-core"} <= names
+    esp = list_esp(build, tmp_path)
+    assert {"EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grubx64.efi"} <= esp
+    assert {"EFI/fedora/grubx64.efi", "EFI/fedora/grub.cfg"} <= esp
+
+
+def list_esp(build: BuiltImage, scratch: Path) -> set[str]:
+    raw = scratch / "whole.raw"
+    run(["qemu-img", "convert", "-O", "raw", build.disk, raw])
+    said = run([need("mdir", "mtools"), "-i", f"{raw}@@1M", "-/", "-b", "::/"]).stdout
+    return {line.removeprefix("::/") for line in said.splitlines()}
+
+
+def test_a_scriptlet_that_fails_stops_the_build_though_dnf_goes_on(own: Own) -> None:
+    own.repository.add("broken", scripts={"post": "error('no such thing')"})
+    done = own.build(status=6, packages=["setup", "tzdata", "broken"])
+    assert "scriptlets failed:" in done.stderr
+    assert "broken" in done.stderr
+    assert own.factory.builds() == []
+    assert own.factory.work() == []
+
+
+def test_a_package_without_a_signature_stops_the_build(own: Own) -> None:
+    own.repository.add("forged", sign=False)
+    done = own.build(status=5, packages=["setup", "tzdata", "forged"])
+    assert "SIGNATURES NOT OK" in done.stderr
+    assert own.factory.builds() == []
