@@ -64,7 +64,6 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
         tree=str(shop.work / "tree"),
         base=Base(
             files=tuple(map(str, files)),
-            wanted=plan.wanted,
             keys=tuple(dict.fromkeys(map(str, keys))),
             architecture=plan.profile.names.rpm,
             release=plan.template.distribution.release,
@@ -141,7 +140,6 @@ def _base_key(plan: BuildPlan, epoch: int) -> str:
     recipe = _recipe(plan)
     content = {
         "packages": [package.sha256 for package in plan.image_packages],
-        "wanted": plan.wanted,
         "kernel arguments": plan.kernel_arguments,
         "database": recipe.database,
         "epoch": epoch,
@@ -156,11 +154,11 @@ def _base_key(plan: BuildPlan, epoch: int) -> str:
 def _files(plan: BuildPlan, recipe: RpmTree) -> tuple[WholeFile, ...]:
     """What a tree says of its disk, its cloud and its bootloader."""
     grub = plan.template.bootloader
-    files = {f"{grub.directory}/grub.cfg": _grub_configuration(grub.directory)}
-    return (
-        *cloud.files(plan, recipe),
-        *(WholeFile(path, content) for path, content in files.items()),
-    )
+    files = cloud.files(plan, recipe)
+    if grub.menu != "bls":
+        return files  # the disk stage writes what is started
+    menu = WholeFile(f"{grub.directory}/grub.cfg", _grub_configuration(grub.directory))
+    return (*files, menu)
 
 
 def _grub_configuration(directory: str) -> str:

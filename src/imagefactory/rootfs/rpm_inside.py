@@ -43,7 +43,6 @@ class Base:
 
     Attributes:
         files: The packages' files.
-        wanted: Names of those that somebody asked for; the others came with them.
         keys: The public keys that they are signed with; none: they are trusted as they are.
         architecture: RPM's name of it.
         release: What ``$releasever`` stands for.
@@ -52,7 +51,6 @@ class Base:
     """
 
     files: tuple[str, ...]
-    wanted: tuple[str, ...]
     keys: tuple[str, ...]
     architecture: str
     release: str
