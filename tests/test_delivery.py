@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from imagefactory.arch import ArchProfiles
-from imagefactory.catalog import Catalog, now
+from imagefactory.catalog import Catalog
 from imagefactory.cli import main
 from imagefactory.data import SearchPath, cache_directory, sha256_of, shipped_directory
 from imagefactory.glance import upload as uploads
@@ -42,7 +42,7 @@ def add_build(directory: Path, number: int = 1, parts: Mapping[str, bytes] | Non
 
     Args:
         directory: The catalog.
-        number: Another one has other bytes and another digest.
+        number: A later one has other bytes and another digest, and was built a day later.
         parts: The kernel and the ramdisk of a partition image.
     """
     catalog = Catalog(directory)
@@ -63,7 +63,13 @@ def add_build(directory: Path, number: int = 1, parts: Mapping[str, bytes] | Non
         report = {"verdict": "passed", "cases": [], "checks": []}
         build = catalog.add(
             result,
-            {"built": now(), "plan": facts, "disk": kept, "seconds": {}, "boot_test": report},
+            {
+                "built": f"2026-01-{number:02}T00:00:00+00:00",
+                "plan": facts,
+                "disk": kept,
+                "seconds": {},
+                "boot_test": report,
+            },
         )
     return build.disk
 
@@ -312,6 +318,114 @@ def test_a_partition_image_stands_in_the_cloud_with_what_it_is_started_with(
     assert len(glance_cloud.images()) == 3
 
 
+def test_keeping_none_deletes_all_older_builds(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    for number in (1, 2):
+        add_build(tmp_path / "catalog", number)
+        assert call("upload", "minimal", "--cloud", "member").exit_code == 0
+    add_build(tmp_path / "catalog", 3)
+    done = call("upload", "minimal", "--cloud", "member", "--keep", "0")
+    assert done.stdout.count("its time is over") == 2
+    (left,) = [*glance_cloud.images(), *glance_cloud.images(os_hidden="true")]
+    assert left["imagefactory_digest"] == f"{3:064x}"
+
+
+@pytest.mark.parametrize("part", ["qcow2", "ramdisk"])
+def test_what_is_not_what_was_built_is_not_sent(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path, part: str
+) -> None:
+    parts = {"kernel": b"kernel", "ramdisk": b"ramdisk"}
+    disk = add_build(tmp_path / "catalog", 1, parts)
+    with disk.with_suffix(f".{part}").open("r+b") as stream:
+        stream.seek(3)
+        stream.write(b"changed")
+    done = call("upload", "minimal", "--cloud", "member")
+    assert done.exit_code == 8
+    assert f"minimal aarch64 to member: minimal-aarch64.{part} in " in done.stderr
+    assert "is not what was built" in done.stderr
+    assert glance_cloud.images() == []
+
+
+def test_a_newer_build_gives_way_only_when_that_is_asked_for(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    add_build(tmp_path / "catalog", 1)
+    newest = add_build(tmp_path / "catalog", 2)
+    assert call("upload", "minimal", "--cloud", "member").exit_code == 0
+    (newest.parent / "manifest.json").write_text("{")
+    for more in ((), ("--dry-run",)):
+        done = call("upload", "minimal", "--cloud", "member", *more)
+        assert done.exit_code == 8
+        assert f"passed over, unreadable: {newest.parent}/manifest.json" in unwrapped(done.stderr)
+        assert "the cloud has a newer build of minimal-aarch64" in done.stderr
+    (shown,) = glance_cloud.images()
+    assert shown["imagefactory_digest"] == f"{2:064x}"
+    assert call("upload", "minimal", "--cloud", "member", "--allow-older").exit_code == 0
+    (shown,) = glance_cloud.images()
+    assert shown["imagefactory_digest"] == f"{1:064x}"
+
+
+def unwrapped(text: str) -> str:
+    return text.replace("\n", "")
+
+
+def test_what_a_killed_run_has_sent_is_approved_before_it_is_seen(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    add_build(tmp_path / "catalog", 1)
+    assert call("upload", "minimal", "--cloud", "member").exit_code == 0
+    (record,) = glance_cloud.images()
+    # As it stands when a run is killed while the commands look at it.
+    lease = {"op": "add", "path": "/imagefactory_lease", "value": "somebody 20200101T000000Z"}
+    name = {"op": "replace", "path": "/name", "value": "minimal-aarch64-dated"}
+    glance_cloud.patch(record["id"], [lease, name])
+    factory_yaml(tmp_path, {"mine": {"cloud": "member", "after_upload": [["false"]]}})
+    done = call("upload", "minimal", "--cloud", "mine")
+    assert done.exit_code == 8
+    assert "after_upload: false failed" in done.stderr
+    assert glance_cloud.images() == []
+
+
+def test_an_image_of_somebody_elses_with_the_same_name_is_told_of(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    add_build(tmp_path / "catalog", 1)
+    theirs = glance_cloud.create(name="minimal-aarch64")
+    for more in (("--dry-run",), ()):
+        done = call("upload", "minimal", "--cloud", "member", *more)
+        assert done.exit_code == 0
+        assert f"left: image {theirs} is not ours and has the name" in done.stdout
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_store_that_the_cloud_has_not_is_told_with_those_it_has(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    add_build(tmp_path / "catalog", 1)
+    factory_yaml(tmp_path, {"admin": {"stores": ["ceph"]}})
+    done = call("upload", "minimal", "--cloud", "admin", *more)
+    assert done.exit_code == 8
+    assert "the cloud has no store ceph" in done.stderr
+    assert "it has: file, second" in done.stderr
+    assert glance_cloud.images("admin") == []
+
+
+def test_a_table_says_what_became_of_each_cloud(
+    call: Call, glance_cloud: GlanceCloud, tmp_path: Path
+) -> None:
+    add_build(tmp_path / "catalog")
+    assert call("upload", "minimal", "--cloud", "other").exit_code == 0
+    glance_cloud.add("refusing", password="wrong")
+    clouds = ("--cloud", "member", "--cloud", "other", "--cloud", "refusing")
+    done = call("upload", "minimal", *clouds)
+    assert done.exit_code == 8
+    rows = [line.split() for line in done.stdout.splitlines() if "aarch64 " in line]
+    table = {row[2]: " ".join(row[3:]) for row in rows if row[0] == "minimal"}
+    assert table == {"member": "sent", "other": "as it should be", "refusing": "failed"}
+    assert "error: minimal aarch64 to refusing: " in done.stderr
+
+
 def test_only_a_partition_image_can_be_an_ami(
     call: Call, glance_cloud: GlanceCloud, tmp_path: Path
 ) -> None:
@@ -332,6 +446,11 @@ def test_only_a_partition_image_can_be_an_ami(
         ({"a": {"formt": "raw"}}, "did you mean 'format'?"),
         ({"a": {"method": "web-download", "url": "http://x/{fiel}"}}, "{fiel} stands for nothing"),
         ({"a": {"after_upload": [["check", "{id"]]}}, "its braces are wrong"),
+        ({"a": {"name": "{arch!r:>300}"}}, "{arch!r:>300} stands for nothing"),
+        ({"a": {"properties": {"hw_disk_buss": "scsi"}}}, "did you mean 'hw_disk_bus'?"),
+        ({"a": {"properties": {"imagefactory_arch": "x"}}}, "is a mark of our own"),
+        ({"a": {"min_disk": 0}}, "greater than or equal to 1"),
+        ({"all": {}}, "`all` stands for all of them"),
         ({"a": {"after_upload": [["check", "{image}"]]}}, "{image} stands for nothing"),
     ],
 )

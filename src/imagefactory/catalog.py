@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from imagefactory.data import catalog_directory
+from imagefactory.data import catalog_directory, sha256_of
 from imagefactory.errors import ConfigError
 
 MANIFEST = "manifest.json"
@@ -67,6 +67,16 @@ class Build:
     def files(self) -> tuple[Path, ...]:
         """The disk image, and kernel and ramdisk where they are files of their own."""
         return tuple(file for file in (self.disk, self.kernel, self.ramdisk) if file)
+
+    def changed_files(self) -> tuple[str, ...]:
+        """Name those files that are not what the manifest says: gone, or other bytes."""
+        kept = self.manifest["disk"]
+        told = (kept, *(kept[part] for part in ("kernel", "ramdisk") if kept.get(part)))
+        return tuple(
+            file.name
+            for file, one in zip(self.files, told, strict=True)
+            if not file.is_file() or sha256_of(file) != one.get("sha256")
+        )
 
     @property
     def properties(self) -> dict[str, str]:
@@ -211,6 +221,14 @@ class Catalog:
             if build:
                 found.append(build)
         return tuple(found)
+
+    def broken_since(self, build: Build) -> tuple[Path, ...]:
+        """Name the manifests of later builds of the same image that cannot be read."""
+        return tuple(
+            manifest
+            for manifest in sorted(build.directory.parent.glob(f"*/{MANIFEST}"))
+            if manifest.parent.name > build.directory.name and not read_build(manifest.parent)
+        )
 
     def latest(self, image: str, architecture: str) -> Build | None:
         """Return the newest build of an image."""

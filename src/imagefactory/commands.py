@@ -64,6 +64,7 @@ def _interrupt(_signal: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def complain(error: ImageFactoryError) -> None:
-    """Tell what failed, what to try and where the log is."""
-    err.print(render.error_text(error.message, error.hint, error.log), soft_wrap=True)
+def complain(error: ImageFactoryError, subject: str = "") -> None:
+    """Tell what failed, of what if that is not plain, what to try and where the log is."""
+    message = f"{subject}: {error.message}" if subject else error.message
+    err.print(render.error_text(message, error.hint, error.log), soft_wrap=True)

@@ -15,6 +15,7 @@ from imagefactory import run
 from imagefactory.cache import Store, in_use
 from imagefactory.catalog import Build
 from imagefactory.errors import CloudError, CommandError, ConfigError, ImageFactoryError, of_system
+from imagefactory.glance.inspect import UnsafeDiskError
 from imagefactory.glance.newimage import NewImage, Part, words_of
 from imagefactory.glance.target import CloudTarget, Visibility, fill_name
 from imagefactory.glance.transport import Progress, Transport
@@ -74,6 +75,7 @@ class Courier:
         transfers: Shows how far each is.
         announce: Told what goes wrong and is tried again.
         allow_untested: Take builds that no boot test passed.
+        allow_older: Let them take the place of newer ones.
         dry_run: Only look, and say what would be done.
     """
 
@@ -81,6 +83,7 @@ class Courier:
     transfers: Transfers
     announce: Callable[[str], None] = lambda text: None
     allow_untested: bool = False
+    allow_older: bool = False
     dry_run: bool = False
 
     def deliver(self, deliveries: Sequence[Delivery]) -> list[Delivered]:
@@ -119,6 +122,12 @@ class Courier:
                 f"{delivery.subject}: `format: ami` is for images with a kernel of their own",
                 hint="build it with `shape: partition`, or choose qcow2 or raw",
             )
+        if changed := build.changed_files():
+            raise UnsafeDiskError(
+                f"{', '.join(changed)} in {build.directory} is not what was built: it is gone, or "
+                "has other bytes than the manifest says",
+                hint="build the image again",
+            )
         disk = self._in_format(build, target.format)
 
         def bring(image: NewImage, **differing: Any) -> Uploaded:
@@ -131,6 +140,7 @@ class Courier:
                 announce=lambda text: self.announce(f"{delivery.subject}: {text}"),
                 stopping=stopping,
                 allow_untested=self.allow_untested,
+                allow_older=self.allow_older,
                 dry_run=self.dry_run,
             )
             manner = replace(manner, **differing)

@@ -283,7 +283,7 @@ def validate(properties: Mapping[str, str], *, hypervisor: Hypervisor | None = N
     mistakes = [
         f"{name}={_shown(value)}: {wrong}"
         for name, value in properties.items()
-        if (wrong := _mistake(name, value))
+        if (wrong := mistake(name, value))
     ]
     if not mistakes:  # combinations of sound values only, so that nothing is told twice
         mistakes += _combined(properties, hypervisor)
@@ -294,7 +294,8 @@ def validate(properties: Mapping[str, str], *, hypervisor: Hypervisor | None = N
     return list(_warnings(properties))
 
 
-def _mistake(name: str, value: str) -> str | None:
+def mistake(name: str, value: str) -> str | None:
+    """Tell what nova or Glance would not take of one property by itself; None: nothing."""
     if not isinstance(value, str):
         return "Glance keeps text only; quote the value"
     if wrong := _wrong_text(name, value):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.markup import escape
@@ -16,6 +16,9 @@ from imagefactory.catalog import Build
 from imagefactory.errors import ImageFactoryError
 from imagefactory.plan import BuildPlan
 from imagefactory.verify import Verdict
+
+if TYPE_CHECKING:
+    from imagefactory.delivery import Delivered
 
 _VERDICT_STYLE = {"passed": "green", "failed": "red", "skipped": "yellow", "untested": "yellow"}
 
@@ -140,6 +143,25 @@ def list_table(rows: Sequence[tuple[str, str, Build | None]]) -> Table:
             megabytes(build.size),
         )
     return table
+
+
+def deliveries_table(done: Iterable[Delivered], *, planned: bool) -> Table:
+    """Show what became of each build in each cloud."""
+    table = _table("image", "architecture", "cloud", "outcome")
+    for one in done:
+        build = one.delivery.build
+        table.add_row(build.image, build.architecture, one.delivery.cloud, _outcome(one, planned))
+    return table
+
+
+def _outcome(one: Delivered, planned: bool) -> str:
+    if one.uploaded is None:
+        return "[red]failed[/]"
+    if planned:
+        return "would be changed" if one.uploaded.steps else "as it should be"
+    if one.uploaded.sent:
+        return "[green]sent[/]"
+    return "[green]brought in line[/]" if one.uploaded.steps else "[green]as it should be[/]"
 
 
 def markdown_table(builds: Iterable[Build]) -> str:

@@ -28,6 +28,12 @@ class Settings(yamlfile.Model):
     )
 
     @model_validator(mode="after")
+    def _none_is_called_all(self) -> Settings:
+        if ALL in self.clouds:
+            raise ValueError(f"clouds: `{ALL}` stands for all of them; give this one another name")
+        return self
+
+    @model_validator(mode="after")
     def _lines_differ(self) -> Settings:
         seen: dict[tuple[object, ...], str] = {}
         for name, target in self.clouds.items():

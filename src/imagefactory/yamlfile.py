@@ -49,7 +49,8 @@ class YamlMistakesError(ConfigError):
         count = "one mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         super().__init__(
             f"{path}: {count}\n" + "\n".join(mistakes),
-            hint="`imagefactory schema` prints the JSON Schema that editors complete from",
+            hint="`imagefactory schema template` (or arch-profile, or factory) prints the JSON "
+            "Schema that editors complete from",
         )
         self.mistakes = tuple(mistakes)
 

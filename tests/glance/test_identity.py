@@ -164,6 +164,7 @@ def test_who_may_only_read_is_told_so(
     with pytest.raises(CloudError, match="403") as caught:
         upload(image, cloud="mine")
     assert "role" in caught.value.hint
+    assert "half image" not in caught.value.message
 
 
 def test_an_unknown_region_is_told(

@@ -19,7 +19,7 @@ from imagefactory.glance.failures import UnknownCloudError
 from imagefactory.glance.inspect import UnsafeDiskError
 from imagefactory.glance.newimage import NewImage
 from imagefactory.glance.target import Rotation
-from imagefactory.glance.upload import Manner, UntestedImageError, Uploaded
+from imagefactory.glance.upload import Manner, OlderBuildError, UntestedImageError, Uploaded
 from imagefactory.properties import derive
 from imagefactory.run import run
 from tests.glance.cloud import GlanceCloud, cloud_at, running_glance
@@ -222,7 +222,9 @@ def test_an_older_build_can_be_brought_back(
     rotation = Rotation(old="deactivate")
     first = upload(build(image, tmp_path, 1), cloud="admin", rotation=rotation)
     upload(build(image, tmp_path, 2), cloud="admin", rotation=rotation)
-    again = upload(build(image, tmp_path, 1), cloud="admin", rotation=rotation)
+    older = build(image, tmp_path, 1)
+    refused(OlderBuildError, lambda: upload(older, cloud="admin", rotation=rotation))
+    again = upload(older, cloud="admin", rotation=rotation, allow_older=True)
     assert (again.id, again.sent) == (first.id, False)
     record = glance_cloud.image(first.id)
     assert (record["name"], record["status"], record["os_hidden"]) == (image.name, "active", False)

@@ -15,7 +15,7 @@ from imagefactory import render, template
 from imagefactory.catalog import Build
 from imagefactory.cli.options import F, arch_option, config_option, json_option
 from imagefactory.commands import complain
-from imagefactory.console import err, say, transfers
+from imagefactory.console import err, out, say, transfers
 from imagefactory.glance.target import CloudTarget
 from imagefactory.settings import Settings
 from imagefactory.workbench import Workbench
@@ -80,7 +80,7 @@ def rotation_options(command: F) -> F:
             ),
             click.option(
                 "--keep-days",
-                type=click.FloatRange(0),
+                type=click.FloatRange(0, 36_500),
                 help="Delete older builds but those of so many days.",
             ),
         )
@@ -111,8 +111,9 @@ def rotation_options(command: F) -> F:
 @rotation_options
 @click.option("--dry-run", is_flag=True, help="Look at the cloud and say what would be done.")
 @click.option("--allow-untested", is_flag=True, help="Also without a passed boot test.")
+@click.option("--allow-older", is_flag=True, help="Also in the place of a newer build.")
 @click.pass_obj
-def upload_command(
+def upload_command(  # noqa: PLR0913
     bench: Workbench,
     /,
     *,
@@ -123,6 +124,7 @@ def upload_command(
     config: Path | None,
     dry_run: bool,
     allow_untested: bool,
+    allow_older: bool,
     **said: Any,
 ) -> int:
     """Upload the newest builds of each IMAGE to clouds, verified by the clouds' own hashes.
@@ -140,20 +142,37 @@ def upload_command(
             "--name is for one build: name one image and one architecture, or say "
             "{image} and {arch} in it"
         )
-    done = deliver(bench, builds, targets, dry_run=dry_run, allow_untested=allow_untested)
+    for broken in (one for build in builds for one in bench.catalog.broken_since(build)):
+        err.print(f"[yellow]warning:[/] passed over, unreadable: {escape(str(broken))}")
+    done = deliver(
+        bench,
+        builds,
+        targets,
+        dry_run=dry_run,
+        allow_untested=allow_untested,
+        allow_older=allow_older,
+    )
     if as_json:
         click.echo(render.to_json([delivery_row(one) for one in done]))
     for one in done:
-        if one.error:
-            complain(one.error)
-        elif one.uploaded and not as_json:
+        if one.uploaded and not as_json:
             report_upload(one.uploaded, one.delivery.cloud, planned=dry_run)
+    if len(done) > 1 and not as_json:
+        out.print(render.deliveries_table(done, planned=dry_run))
+    for one in done:
+        if one.error:
+            complain(one.error, one.delivery.subject)
     return next((one.error.exit_code for one in done if one.error), 0)
 
 
 def _changed(target: CloudTarget, said: Mapping[str, Any]) -> CloudTarget:
     """Let the command line win over factory.yaml."""
-    given = {key: value for key, value in said.items() if value not in (None, (), False)}
+    # Zero is said, too: `--keep 0`.
+    given = {
+        key: value
+        for key, value in said.items()
+        if value is not None and value is not False and value != ()
+    }
     rotation = {key: given.pop(key) for key in ("old", "keep", "keep_days") if key in given}
     known = target.model_dump(exclude_unset=True)
     known["rotation"] = {**known.get("rotation", {}), **rotation}
@@ -170,6 +189,7 @@ def deliver(
     targets: Mapping[str, CloudTarget],
     *,
     allow_untested: bool,
+    allow_older: bool = False,
     dry_run: bool = False,
 ) -> list[Delivered]:
     """Bring builds to clouds, and show how far it is.
@@ -179,6 +199,7 @@ def deliver(
         builds: What to bring.
         targets: What people call a cloud -> the cloud.
         allow_untested: Also without a passed boot test.
+        allow_older: Also in the place of a newer build.
         dry_run: Only look.
 
     Raises:
@@ -199,6 +220,7 @@ def deliver(
             shown,
             lambda text: err.print(f"[yellow]again:[/] {escape(text)}", soft_wrap=True),
             allow_untested=allow_untested,
+            allow_older=allow_older,
             dry_run=dry_run,
         )
         return courier.deliver(deliveries)

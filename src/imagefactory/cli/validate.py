@@ -48,14 +48,18 @@ class Verdict:
 @click.command(
     "validate",
     epilog="Examples:\n\n  imagefactory validate\n\n"
-    "  imagefactory validate debian-12 --arch all --built --scs\n\n"
+    "  imagefactory validate debian-12 --arch all --built --cloud mycloud --scs\n\n"
     "  imagefactory validate --cloud mycloud --scs 'Debian 12'",
 )
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @arch_option
 @json_option
 @click.option("--built", is_flag=True, help="Look at the newest builds, not at the templates.")
-@click.option("--cloud", help="Look at images in a cloud, by name or id [default: all of ours].")
+@click.option(
+    "--cloud",
+    help="Look at images in a cloud, by name or id [default: all of ours that are not hidden]. "
+    "With --built: at the builds as they would be in that cloud.",
+)
 @config_option
 @click.option("--scs", "by_scs", is_flag=True, help="By the standard scs-0102, too.")
 @click.pass_obj
@@ -75,12 +79,11 @@ def validate_command(
     Of each IMAGE (default: all templates) what would be uploaded, of its newest builds, or of
     images that are in a cloud. Exit status 0: all is well; 3: something is to be corrected.
     """
-    if built and cloud:
-        raise click.UsageError("--built and --cloud exclude each other")
-    if cloud:
+    if built:
+        target = Settings.read(config).targets([cloud])[cloud] if cloud else CloudTarget()
+        found = _built(bench, images, architectures, target)
+    elif cloud:
         found = _in_cloud(cloud, images, config)
-    elif built:
-        found = _built(bench, images, architectures)
     else:
         found = _described(bench, images, architectures)
     verdicts = [_judge(subject, what, by_scs=by_scs) for subject, what in found]
@@ -103,13 +106,15 @@ def _described(bench: Workbench, images: Sequence[str], architectures: Sequence[
         yield f"{image} {profile.name}", {**told, **derived}
 
 
-def _built(bench: Workbench, images: Sequence[str], architectures: Sequence[str]) -> Found:
+def _built(
+    bench: Workbench, images: Sequence[str], architectures: Sequence[str], target: CloudTarget
+) -> Found:
     from imagefactory.glance.newimage import NewImage  # noqa: PLC0415 (as in cli/upload.py)
 
     described = bench.path.yaml_files("templates")
     for image in images or [name for name in bench.catalog.images() if name in described]:
         for build in bench.builds(image, architectures):
-            new = NewImage.of_build(build, CloudTarget(), "private")
+            new = NewImage.of_build(build, target, "private")
             yield f"{image} {build.architecture} of {build.manifest['built'][:16]}", new.properties
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from imagefactory.glance.stored import (
+    MARK_BUILT,
     MARK_DIGEST,
     MARK_PREFIX,
     MARK_SET,
@@ -159,6 +160,8 @@ class Reconciliation:
     before: tuple[Step, ...] = ()
     present: tuple[Step, ...] = ()
     after: tuple[Step, ...] = ()
+    newer: Stored | None = None
+    """A build that readers have now and that is newer than the one that is wanted."""
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -213,7 +216,9 @@ def reconcile(
         ),
         *_of_old(others, wanted, rotation, now),
     )
-    return Reconciliation(current, before, present, after)
+    built = wanted.properties.get(MARK_BUILT, "")
+    newer = next((one for one in others if one.name == wanted.name and one.built > built), None)
+    return Reconciliation(current, before, present, after, newer if built else None)
 
 
 def changes(image: Stored, wanted: Wanted) -> tuple[Change, ...]:

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from imagefactory.arch import Name
+from imagefactory.glance.stored import MARK_PREFIX
+from imagefactory.properties import mistake
 from imagefactory.yamlfile import Model
 
 Visibility = Literal["private", "shared", "community", "public"]
@@ -19,7 +21,11 @@ NAME_WORDS = ("image", "distro", "version", "arch", "date", "digest")
 
 def _words(pattern: str) -> set[str]:
     """Return what stands in a pattern's braces."""
-    return {word for _, word, _, _ in Formatter().parse(pattern) if word is not None}
+    return {
+        f"{word}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}"
+        for _, word, spec, conversion in Formatter().parse(pattern)
+        if word is not None
+    }
 
 
 def _filled_with(*known: str) -> AfterValidator:
@@ -52,6 +58,10 @@ UrlPattern = Annotated[
 CommandWord = Annotated[str, _filled_with("id", "name", "cloud")]
 
 
+def _ours(name: str) -> str | None:
+    return "is a mark of our own" if name.startswith(MARK_PREFIX) else None
+
+
 class Rotation(Model):
     """What becomes of a build once the cloud has a newer one."""
 
@@ -66,6 +76,7 @@ class Rotation(Model):
     keep_days: float | None = Field(
         default=None,
         ge=0,
+        allow_inf_nan=False,
         description="those built in the last days stay as well, however many there are",
     )
 
@@ -112,7 +123,7 @@ class CloudTarget(Model):
         default=(), description="projects (by id) that a shared image is offered to"
     )
     protected: bool = Field(default=False, description="Glance refuses to delete the newest build")
-    min_disk: int | None = Field(default=None, ge=0, description="GiB, in the image's place")
+    min_disk: int | None = Field(default=None, ge=1, description="GiB, in the image's place")
     min_ram: int | None = Field(default=None, ge=0, description="MiB, in the image's place")
     properties: dict[Name, str] = Field(
         default={}, description="more image properties, on top of the template's"
@@ -134,6 +145,9 @@ class CloudTarget(Model):
             raise ValueError("dated_name: it must tell builds apart, by {date} or {digest}")
         if (self.method == "web-download") != (self.url is not None):
             raise ValueError("`method: web-download` and `url:` go together")
+        for name, value in self.properties.items():
+            if wrong := mistake(name, value) or _ours(name):
+                raise ValueError(f"properties: {name}={value}: {wrong}")
         if self.members and self.visibility != "shared":
             raise ValueError("members: only an image of `visibility: shared` has members")
         return self

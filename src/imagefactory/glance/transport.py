@@ -103,8 +103,21 @@ class Transfer:
 
     @cached_property
     def stores(self) -> tuple[str, ...]:
-        """The stores that shall have the image; none: whichever the cloud chooses."""
-        return self.glance.stores() if self.transport.all_stores else self.transport.stores
+        """The stores that shall have the image; none: whichever the cloud chooses.
+
+        Raises:
+            CloudError: The cloud has not what was named.
+        """
+        if not (self.transport.all_stores or self.transport.stores):
+            return ()
+        known = self.glance.stores()
+        strangers = [store for store in self.transport.stores if store not in known]
+        if strangers:
+            raise CloudError(
+                f"the cloud has no store {', '.join(strangers)}",
+                hint=f"it has: {', '.join(known) or 'one without a name'}",
+            )
+        return known if self.transport.all_stores else self.transport.stores
 
     def bring(self, image_id: str, disk: Path) -> str:
         """Bring a file's data to an image that has none, and wait until it is there.

@@ -65,6 +65,10 @@ SILENCE = 600.0
 """Seconds that a cloud may take to answer; one that hashes a large image into Ceph needs many."""
 
 
+class OlderBuildError(CloudError):
+    """The cloud has a newer build than the one that was to be uploaded."""
+
+
 class UntestedImageError(CloudError):
     """An image was to be uploaded that no boot test has passed."""
 
@@ -105,6 +109,7 @@ class Manner:
     Attributes:
         rotation: What becomes of older builds.
         allow_untested: Take an image that no boot test passed; it is marked so.
+        allow_older: Take the place of a newer build.
         region: One of the cloud's regions; unset: the one that clouds.yaml names.
         progress: Told how far the sending is.
         announce: Told of what went wrong and is tried again.
@@ -123,6 +128,7 @@ class Manner:
     rotation: Rotation = field(default_factory=Rotation)
     transport: Transport = field(default_factory=Transport)
     allow_untested: bool = False
+    allow_older: bool = False
     region: str | None = None
     progress: Progress | None = None
     announce: Callable[[str], None] = lambda text: None
@@ -152,6 +158,7 @@ def upload(image: NewImage, *, cloud: str, manner: Manner | None = None) -> Uplo
 
     Raises:
         UntestedImageError: The image is not tested and that is not allowed.
+        OlderBuildError: The cloud has a newer build, and that is not allowed.
         PropertyError: nova or Glance would refuse the properties.
         UnsafeDiskError: The file is not what it is declared to be, or not safe.
         ConfigError: There is no such cloud, or its configuration cannot be read.
@@ -174,6 +181,7 @@ def upload(image: NewImage, *, cloud: str, manner: Manner | None = None) -> Uplo
         if manner.dry_run:
             found = work.decide()
             record, steps = found.current, [str(step) for step in found.steps]
+            work.left += work.namesakes()
         else:
             record, steps = work.bring()
     return Uploaded(
@@ -264,6 +272,13 @@ class _Work:
             self.host,
             self._transfer.stores,
         )
+        newer = decided.newer
+        if newer and not (self.manner.allow_older or MARK_PART in marker):
+            raise OlderBuildError(
+                f"the cloud has a newer build of {self.wanted.name}: {newer.id}, of {newer.built}",
+                hint="is the newest build whole (`imagefactory show`)? --allow-older takes the "
+                "cloud back to this one",
+            )
         return decided if self.manner.retire else replace(decided, after=())
 
     def _tell(self, state: RetryCallState) -> None:
@@ -279,16 +294,39 @@ class _Work:
         if found.current is None:
             new_id = self._send()
             done.append(f"sent {self.wanted.size} bytes as {new_id}")
-            # Once more: somebody else may have sent the same in the meantime.
-            found = self.decide()
-        self._take(found.present, done)
+            # Once more: somebody else may have sent the same in the meantime, or a newer one.
+            try:
+                found = self.decide()
+            except OlderBuildError as error:
+                _take_back(self.glance, new_id, error)
+                raise
         if found.current is None:
             raise WrongStateError("the image that was sent and verified is gone")
+        if MARK_LEASE in found.current.properties:  # nobody has shown it yet
+            self._approve(found.current.id)
+        self._take(found.present, done)
         if self.image.members:
             self.glance.offer(found.current.id, self.image.members)
         record = self.glance.get(found.current.id)
         self._take(found.after, done)
+        self.left += self.namesakes()
         return record, done
+
+    def namesakes(self) -> list[str]:
+        """Tell of the project's images that are not ours and have the name."""
+        return [
+            f"image {one.id} is not ours and has the name {one.name}, too: who asks by name finds "
+            "two"
+            for one in self.glance.find({"name": self.wanted.name})
+            if MARK_IMAGE not in one.properties
+        ]
+
+    def _approve(self, image_id: str) -> None:
+        try:
+            self.manner.approve(image_id, self.glance.cloud)
+        except BaseException as error:
+            _take_back(self.glance, image_id, error)
+            raise
 
     def _take(self, steps: Iterable[Step], done: list[str]) -> None:
         for step in steps:
@@ -361,10 +399,15 @@ class _Work:
         }
         try:
             self.glance.create(fields)
+        except RefusedError:
+            raise  # there is nothing to take back
+        except BaseException as error:
+            _take_back(self.glance, image_id, error)
+            raise
+        try:
             digest = self._transfer.bring(image_id, self.image.disk)
             self._go_on()
             _verify(self.glance.get(image_id), self.image.disk, digest)
-            self.manner.approve(image_id, self.glance.cloud)
         except BaseException as error:
             _take_back(self.glance, image_id, error)
             raise
