@@ -1,0 +1,1 @@
+"""RPM packages, repositories and a whole small distribution, made on the spot for tests."""
