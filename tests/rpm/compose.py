@@ -147,7 +147,9 @@ class Composer:
         own = set(_provided(debs))
         asked = dict.fromkeys(group for deb in debs for group in deb.depends)
         for group in asked:
-            met = [f"deb({name})" for name in group if name in self.provided]
+            met = [
+                wish for name in group if (wish := f"deb({name})") in own or name in self.provided
+            ]
             if not met:
                 assert self.ignored & {*group}, f"{debs[0].name}: nothing provides {group}"
             elif not own & {*met} and not self.ignored & {*group}:

@@ -26,7 +26,7 @@ from tests.debs import Key
 from tests.rpm import grub
 from tests.rpm.compose import Composer
 from tests.rpm.debian import Deb
-from tests.rpm.recipes import HERE, Recipe, Table, of_kernel, table
+from tests.rpm.recipes import HERE, OVERLAY, Recipe, Table, of_kernel, table
 from tests.rpm.rpms import RpmRepository, armoured, sign_rpms
 from tests.rpm.spec import Rpm, build
 
@@ -223,11 +223,24 @@ def _key(base: Path) -> Key:
     return Key(home, "distribution")
 
 
+_MAKERS = (
+    "*.yaml",
+    "debian.py",
+    "compose.py",
+    "distribution.py",
+    "grub.py",
+    "recipes.py",
+    "spec.py",
+)
+"""What decides how packages become."""
+
+
 def _code() -> str:
     """Tell the state of this maker."""
     state = hashlib.sha256()
-    for file in sorted(HERE.rglob("*")):
-        if file.is_file() and "__pycache__" not in file.parts and not file.name.startswith("test_"):
-            state.update(f"{file.relative_to(HERE)} {file.stat().st_mode:o}\n".encode())
+    files = [file for pattern in _MAKERS for file in HERE.glob(pattern)]
+    for file in sorted([*files, *OVERLAY.rglob("*")]):
+        if file.is_file():
+            state.update(f"{file.relative_to(HERE)} {file.stat().st_mode & 0o100}\n".encode())
             state.update(file.read_bytes())
     return state.hexdigest()
