@@ -115,6 +115,10 @@ class Composer:
         for path, source in recipe.copies.items():
             shutil.copyfile(self.tree / source[1:], self._cleared(path))
             yield Entry(path, 0o644, config=path.startswith("/etc/"))
+        for path, glob in recipe.join.items():
+            parts = sorted(self.tree.glob(glob[1:]))
+            self._cleared(path).write_bytes(b"".join(part.read_bytes() for part in parts))
+            yield Entry(path, 0o644)
         overlay = OVERLAY / name
         for file in sorted(overlay.rglob("*")):
             if file.is_file():

@@ -24,6 +24,7 @@ from imagefactory.run import run
 from imagefactory.template import Repository
 from tests.debs import Key
 from tests.rpm import grub
+from tests.rpm.bytecode import compiled
 from tests.rpm.compose import Composer
 from tests.rpm.debian import Deb
 from tests.rpm.recipes import HERE, OVERLAY, Recipe, Table, of_kernel, table
@@ -173,7 +174,11 @@ def _make(
         repository.publish()
 
     system = composer(work / "tree")
-    made = [*_system(system, profile, wanted, key, downloads), *kernel(system, older)]
+    host = run(["dpkg", "--print-architecture"]).stdout.strip()
+    tools = {suite: _apt(suite, host, downloads) for suite in ("trixie", "forky")}
+    made = _system(system, profile, wanted, key, tools["forky"], downloads)
+    made = compiled(made, system.tree, tools["trixie"], downloads)
+    made += kernel(system, older)
     publish(made, system.tree, place / "repository", wanted.groups)
     update = composer(work / "newer")
     publish(kernel(update, newer), update.tree, place / "updates", {})
@@ -181,7 +186,7 @@ def _make(
 
 
 def _system(
-    composer: Composer, profile: ArchProfile, wanted: Table, key: Key, downloads: Path
+    composer: Composer, profile: ArchProfile, wanted: Table, key: Key, tools: Apt, downloads: Path
 ) -> list[Rpm]:
     rpms = []
     own = {deb for recipe in wanted.packages.values() for deb in recipe.debs}
@@ -192,10 +197,8 @@ def _system(
     for name, recipe in sorted(wanted.packages.items(), key=lambda item: item[1].core):
         made: dict[str, Path] = {}
         if recipe.core:
-            host = run(["dpkg", "--print-architecture"]).stdout.strip()
             modules = composer.tree / f"usr/lib/grub/{profile.names.grub_efi}"
             file = composer.tree.parent / "core.efi"
-            tools = _apt("forky", host, downloads)
             grub.make_core(tools, downloads, modules, file, recipe.prefix)
             made[recipe.core] = file
         if name == _GPG_KEYS:

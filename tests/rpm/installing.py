@@ -23,6 +23,7 @@ from imagefactory.sandbox.namespace import run_inside, tell
 from tests.rpm.rpms import RpmRepository
 
 _TIMEOUT = 1800.0
+_PATH = "/usr/sbin:/usr/bin"
 _DATABASE = "/usr/lib/sysimage/rpm"
 
 _FAILURE = re.compile(
@@ -121,8 +122,8 @@ def _inside(spec: Spec) -> None:
         for check in spec.checks:
             sys.stderr.write(f"# {check}\n")
             sys.stderr.flush()
-            shell = ["chroot", tree, "/bin/sh", "-c", check]
-            run(shell, timeout=_TIMEOUT, into=sys.stderr, env={"HOME": "/root"})
+            shell: list[str | Path] = ["chroot", tree, "/bin/sh", "-c", check]
+            run(shell, timeout=_TIMEOUT, into=sys.stderr, env={"HOME": "/root", "PATH": _PATH})
 
 
 def main() -> int:

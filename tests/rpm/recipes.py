@@ -30,6 +30,7 @@ class Recipe(BaseModel):
     move: dict[str, str] = {}
     # `copy` is a method of all models.
     copies: dict[str, str] = Field(default={}, alias="copy")
+    join: dict[str, str] = {}
     links: dict[str, str] = {}
     directories: dict[str, str] = {}
     modes: dict[str, str] = {}
