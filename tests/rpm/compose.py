@@ -94,9 +94,11 @@ class Composer:
         given = [glob for other in self.recipes.values() for glob in other.also.get(deb, ())]
         left_out = _matcher((*self.excluded, *recipe.drop, *given))
         taken = _matcher(only or ("*",))
+        # Of two packages that say different things of one directory, rpm takes neither.
+        standard = self.recipes["filesystem"].directories
 
         def place(path: str) -> str | None:
-            if left_out(path) or not taken(path):
+            if path in standard or left_out(path) or not taken(path):
                 return None
             for old, new in recipe.move.items():
                 if path.startswith(old):
@@ -132,9 +134,9 @@ class Composer:
                 assert old in text, f"{name}: {path} has no {old!r}"
                 text = text.replace(old, new)
             (self.tree / path[1:]).write_text(text, encoding="utf-8")
-        for path in recipe.ghosts:
+        for path, text in recipe.ghosts.items():
             self._cleared(path).touch()
-            yield Entry(path, 0o600, kind="ghost")
+            yield _owned(path, text, "ghost")
 
     def _cleared(self, path: str) -> Path:
         file = self.tree / path[1:]

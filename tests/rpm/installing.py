@@ -57,6 +57,7 @@ def install(
     architecture: str,
     execution: Execution,
     checks: Sequence[str] = (),
+    cmdline: str = "root=LABEL=root rw",
 ) -> str:
     """Install packages and return what was said, dnf's words and those of the checks.
 
@@ -66,6 +67,9 @@ def install(
     work = tree.parent / f"{tree.name}.work"
     work.mkdir(exist_ok=True)
     tree.mkdir(exist_ok=True)
+    # A kernel's script takes the command line of this machine otherwise.
+    (tree / "etc/kernel").mkdir(parents=True, exist_ok=True)
+    (tree / "etc/kernel/cmdline").write_text(f"{cmdline}\n")
     config = work / "dnf.conf"
     sections = "".join(
         f"[test{number}]\nname=test\nbaseurl={repository.url}\ngpgcheck=1\nrepo_gpgcheck=1\n"

@@ -35,7 +35,7 @@ class Recipe(BaseModel):
     directories: dict[str, str] = {}
     modes: dict[str, str] = {}
     edit: dict[str, dict[str, str]] = {}
-    ghosts: tuple[str, ...] = ()
+    ghosts: dict[str, str] = {}
     core: str = ""
     prefix: str = ""
     requires: tuple[str, ...] = ()
