@@ -79,6 +79,24 @@ def distribution(profile: ArchProfile, downloads: Path, base: Path | None = None
         )
 
 
+def debian_twin(
+    profile: ArchProfile, downloads: Path
+) -> tuple[Mapping[str, str], tuple[Repository, ...]]:
+    """Tell what `twin.make` asks for, if the native twin shall be of Debian's packages.
+
+    Returns:
+        Versions of Debian's packages by their names, and where they are from.
+    """
+    apt = _apt("trixie", profile.names.deb, downloads)
+    # What is of forky has no twin.
+    packages = apt.resolve(_asked(table(profile), "trixie"))
+    return {package.name: package.version for package in packages}, apt.repositories
+
+
+def _asked(wanted: Table, suite: str) -> list[str]:
+    return [deb for item in wanted.packages.values() if item.suite == suite for deb in item.debs]
+
+
 @dataclass(frozen=True)
 class _Sources:
     """Files of Debian's packages by name, and of two kernels by `uname -r`, the older one first."""
@@ -108,9 +126,7 @@ def _choose(profile: ArchProfile, wanted: Table, downloads: Path) -> _Sources:
     kernels: dict[str, list[Path]] = {}
     for suite in ("trixie", "forky"):
         apt = _apt(suite, profile.names.deb, downloads)
-        asked = [
-            deb for item in wanted.packages.values() if item.suite == suite for deb in item.debs
-        ]
+        asked = _asked(wanted, suite)
         better = {*asked, *wanted.from_forky}
         packages = [
             package
