@@ -12,7 +12,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from imagefactory.packages.apt import Apt
 from imagefactory.run import run
 from imagefactory.template import Repository
 from tests.debs import Key
-from tests.rpm import grub
+from tests.rpm import grub, selinux
 from tests.rpm.bytecode import compiled
 from tests.rpm.compose import Composer
 from tests.rpm.debian import Deb
@@ -193,6 +193,9 @@ def _make(
     host = run(["dpkg", "--print-architecture"]).stdout.strip()
     tools = {suite: _apt(suite, host, downloads) for suite in ("trixie", "forky")}
     made = _system(system, profile, wanted, key, tools["forky"], downloads)
+    made = [
+        _with_policy(rpm, system.tree, tools["trixie"], downloads, place.parent) for rpm in made
+    ]
     made = compiled(made, system.tree, tools["trixie"], downloads)
     made += kernel(system, older)
     publish(made, system.tree, place / "repository", wanted.groups)
@@ -224,6 +227,15 @@ def _system(
     return rpms
 
 
+def _with_policy(rpm: Rpm, tree: Path, tools: Apt, downloads: Path, base: Path) -> Rpm:
+    """Give the package of SELinux's policy what it holds; others stay as they are."""
+    if rpm.name != f"selinux-policy-{selinux.NAME}":
+        return rpm
+    policy = selinux.policy(tools, downloads, base)
+    shutil.copytree(policy, tree, symlinks=True, dirs_exist_ok=True)
+    return replace(rpm, entries=(*rpm.entries, *selinux.entries(policy)))
+
+
 def _base() -> Path:
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     own = os.environ.get("IMAGEFACTORY_TEST_CACHE") or Path(cache) / "imagefactory-tests"
@@ -244,11 +256,13 @@ def _key(base: Path) -> Key:
 
 _MAKERS = (
     "*.yaml",
-    "debian.py",
+    "bytecode.py",
     "compose.py",
+    "debian.py",
     "distribution.py",
     "grub.py",
     "recipes.py",
+    "selinux.py",
     "spec.py",
 )
 """What decides how packages become."""
