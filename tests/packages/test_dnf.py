@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,20 +12,13 @@ from imagefactory.errors import PackageError
 from imagefactory.packages.dnf import Dnf, Wish
 from imagefactory.packages.pool import Package
 from imagefactory.rpmtree import RpmRepository, SigningKey
-from imagefactory.run import run
 from tests.debs import Key
 from tests.rpm import rpms
+from tests.rpm.images import fingerprint
 
 pytestmark = pytest.mark.system
 
 Asker = Callable[..., Dnf]
-
-
-def fingerprint(file: Path) -> str:
-    said = run(["gpg", "--batch", "--with-colons", "--show-keys", file]).stdout
-    found = re.search(r"^fpr:+([0-9A-F]{40}):", said, re.MULTILINE)
-    assert found
-    return found[1]
 
 
 @pytest.fixture

@@ -7,18 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from imagefactory.run import need, run
 from tests.debian_trees import FinishedRoot
 from tests.debs import Key
 from tests.factory import MINUTES, BuiltImage, Factory
-from tests.packages.test_dnf import fingerprint
+from tests.rpm.images import write_template
 from tests.rpm.rpms import RpmRepository
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(10 * MINUTES)]
-
-MINIMAL = Path(__file__).resolve().parents[2] / "templates/minimal.yaml"
 
 INSTALL_KERNEL = """\
 posix.mkdir("/boot/loader") posix.mkdir("/boot/loader/entries")
@@ -57,22 +54,12 @@ class Own:
 
     def build(self, status: int = 0, **rpm: Any) -> Any:
         self.repository.publish()
-        kept = YAML(typ="safe").load(MINIMAL)
-        key = self.repository.key_file
-        templates = self.directory / "templates"
-        templates.mkdir(parents=True, exist_ok=True)
-        (templates / "key").write_bytes(key.read_bytes())
-        keys = [{"file": "key", "fingerprint": fingerprint(key)}]
-        described = {
-            "name": "small",
-            "description": "made for a test",
-            "builder": "rpm",
-            "distribution": {"id": "fedora", "version": "44", "release": "44"},
-            "tool_packages": kept["tool_packages"],
-            "tool_repositories": kept["tool_repositories"],
-            "kernel": "kernel-core",
-            "boot": {"x86_64": ["uefi"]},
-            "bootloader": {
+        write_template(
+            self.directory,
+            "small",
+            self.repository,
+            boot={"x86_64": ["uefi"]},
+            bootloader={
                 "directory": "boot/grub2",
                 "menu": "bls",
                 "uefi": {
@@ -82,17 +69,10 @@ class Own:
                     "config_directory": "EFI/fedora",
                 },
             },
-            "disk_size": 128,
-            "compression": "fast",
-            "default_user": "fedora",
-            "tests": [{"name": "boot", "datasource": "config-drive"}],
-            "rpm": {
-                "repositories": [{"id": "own", "baseurl": self.repository.url, "keys": keys}],
-                "packages": ["setup", "tzdata"],
-                **rpm,
-            },
-        }
-        (templates / "small.yaml").write_text(json.dumps(described))
+            disk_size=128,
+            tests=[{"name": "boot", "datasource": "config-drive"}],
+            rpm={"packages": ["setup", "tzdata"], **rpm},
+        )
         words = ("build", "small", "--arch", "x86_64", "--skip-test", "--json")
         return self.factory.run(*words, status=status)
 

@@ -34,6 +34,9 @@ _MODULES = (
 )
 """What a GRUB needs to read our disk and start Linux; the signed one has them all built in."""
 
+_READ_ENTRIES = ("blscfg", "blsuki")
+"""The module that reads boot entries: Fedora's, or GRUB's own since 2.14."""
+
 _PLATFORMS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "prep": ("powerpc-ieee1275", (), ()),
     "bios": ("i386-pc", ("biosdisk", "serial", "terminal"), ("boot.img",)),
@@ -188,6 +191,7 @@ def _cores(plan: BuildPlan) -> tuple[Core, ...]:
         if method not in _PLATFORMS:
             continue  # signed, and on the ESP as the packages bring it
         target, modules, beside = _PLATFORMS[method]
-        menu = ("blscfg",) if plan.template.bootloader.menu == "bls" else ()
-        cores.append(Core(method, target, (*_MODULES, *modules, *menu), beside, grub_stub(plan)))
+        menu = _READ_ENTRIES if plan.template.bootloader.menu == "bls" else ()
+        stub = grub_stub(plan)
+        cores.append(Core(method, target, (*_MODULES, *modules), menu, beside, stub))
     return tuple(cores)

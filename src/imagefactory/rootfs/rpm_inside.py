@@ -66,6 +66,7 @@ class Core:
         method: The boot method it is for.
         target: GRUB's name of the platform.
         modules: What is built in.
+        one_of: One of these is, too: whichever this GRUB has.
         beside: Files of the tree's GRUB that the disk needs besides (boot.img).
         stub: Its first configuration.
     """
@@ -73,6 +74,7 @@ class Core:
     method: str
     target: str
     modules: tuple[str, ...]
+    one_of: tuple[str, ...]
     beside: tuple[str, ...]
     stub: str
 
@@ -267,10 +269,16 @@ def _link_grub(core: Core, target: Path, chroot: Chroot) -> None:
     """Let the tree's own grub2-mkimage link a GRUB; it goes out of the tree."""
     with rooted(chroot.tree):
         replace(Path("/run/stub.cfg"), core.stub.encode(), 0o644)
+        directory = Path("/usr/lib/grub", core.target)
+        chosen = [name for name in core.one_of if (directory / f"{name}.mod").exists()]
+    if core.one_of and not chosen:
+        raise BuildError(
+            f"the tree's GRUB ({core.target}) has none of the modules {', '.join(core.one_of)}"
+        )
     chroot.run(
         [
             *("grub2-mkimage", "-O", core.target, "-p", "/boot/grub2", "-c", "/run/stub.cfg"),
-            *("-o", "/run/core.img", *core.modules),
+            *("-o", "/run/core.img", *core.modules, *chosen[:1]),
         ]
     )
     target.mkdir(parents=True, exist_ok=True)

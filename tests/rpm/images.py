@@ -1,0 +1,74 @@
+"""A template of the test distribution, as one of Fedora's would be written."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from imagefactory.data import shipped_directory
+from imagefactory.run import run
+from tests.rpm.rpms import RpmRepository
+
+_BOOTLOADER = {
+    "directory": "boot/grub2",
+    "menu": "bls",
+    "uefi": {
+        "packages": ["shim-{efi}", "grub2-efi-{efi}"],
+        "shim": "boot/efi/EFI/fedora/shim{efi}.efi",
+        "grub": "boot/efi/EFI/fedora/grub{efi}.efi",
+        "config_directory": "EFI/fedora",
+    },
+    "bios": {"packages": ["grub2-pc", "grub2-pc-modules"], "modules": "usr/lib/grub/i386-pc"},
+    "prep": {
+        "packages": ["grub2-ppc64le", "grub2-ppc64le-modules"],
+        "modules": "usr/lib/grub/powerpc-ieee1275",
+    },
+}
+
+
+def fingerprint(file: Path) -> str:
+    """Return the fingerprint of the key in a file."""
+    said = run(["gpg", "--batch", "--with-colons", "--show-keys", file]).stdout
+    found = re.search(r"^fpr:+([0-9A-F]{40}):", said, re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def write_template(directory: Path, name: str, repository: RpmRepository, **more: Any) -> None:
+    """Write a template, and the key that it names, into ``templates/`` below a directory.
+
+    Args:
+        directory: What ``--path`` names.
+        name: The image's.
+        repository: Where its packages come from.
+        more: What it says besides, or otherwise; ``rpm`` is added to ours.
+    """
+    tools = YAML(typ="safe").load(shipped_directory() / "templates/minimal.yaml")
+    templates = directory / "templates"
+    templates.mkdir(parents=True, exist_ok=True)
+    key = repository.key_file
+    (templates / "key").write_bytes(key.read_bytes())
+    source = {
+        "id": "fedora",
+        "baseurl": repository.url,
+        "keys": [{"file": "key", "fingerprint": fingerprint(key)}],
+    }
+    described = {
+        "name": name,
+        "description": "made for a test",
+        "builder": "rpm",
+        "distribution": {"id": "fedora", "version": "44", "release": "44"},
+        "tool_packages": tools["tool_packages"],
+        "tool_repositories": tools["tool_repositories"],
+        "kernel": "kernel-core",
+        "bootloader": _BOOTLOADER,
+        "compression": "fast",
+        "default_user": "fedora",
+        **more,
+        "rpm": {"repositories": [source], **more.get("rpm", {})},
+    }
+    (templates / f"{name}.yaml").write_text(json.dumps(described), encoding="utf-8")
