@@ -469,6 +469,10 @@ def test_all_needs_clouds_in_factory_yaml(call: Call, tmp_path: Path) -> None:
     done = call("upload", "minimal", "--cloud", "all")
     assert done.exit_code == 3
     assert "`all` means the clouds of factory.yaml" in done.output
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("clouds: {}\n")
+    done = call("upload", "minimal", "--cloud", "all", "--config", empty)
+    assert f"write them into {empty}" in unwrapped(done.output)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from imagefactory import yamlfile
 from imagefactory.arch import Name
@@ -26,6 +26,7 @@ class Settings(yamlfile.Model):
     clouds: dict[Name, CloudTarget] = Field(
         default={}, description="a name of one's own -> a cloud and how it wants its images"
     )
+    _file: Path = PrivateAttr(default_factory=lambda: user_directory() / FILE)
 
     @model_validator(mode="after")
     def _none_is_called_all(self) -> Settings:
@@ -57,7 +58,9 @@ class Settings(yamlfile.Model):
         chosen = file or user_directory() / FILE
         if file is None and not chosen.exists():
             return cls()
-        return yamlfile.load(chosen, cls)
+        settings = yamlfile.load(chosen, cls)
+        settings._file = chosen
+        return settings
 
     def targets(self, names: Sequence[str]) -> dict[str, CloudTarget]:
         """Return the clouds that are named: of this file, else of clouds.yaml as they are.
@@ -68,7 +71,7 @@ class Settings(yamlfile.Model):
         if ALL in names and not self.clouds:
             raise ConfigError(
                 "`all` means the clouds of factory.yaml, and it has none",
-                hint=f"write {user_directory() / FILE}, see docs/glance.md, or name a cloud of "
+                hint=f"write them into {self._file}, see docs/glance.md, or name a cloud of "
                 "clouds.yaml",
             )
         chosen = [*self.clouds] if ALL in names else list(dict.fromkeys(names))

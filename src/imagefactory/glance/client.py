@@ -89,7 +89,8 @@ class Glance:
             query = {"id": name} if _UUID.fullmatch(name) else {"name": name}
             images = [Stored.of(record) for record in self._pages(query)]
             if not images:
-                raise UnknownNameError("image in the cloud", name, [])
+                known = {image.name for image in self.visible()}
+                raise UnknownNameError("image in the cloud", name, sorted(known))
             found += images
         return found
 
