@@ -6,16 +6,20 @@ comes as values.
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterable
+import signal
+import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from imagefactory import run
 from imagefactory import tree as tar
-from imagefactory.errors import BuildError
+from imagefactory.errors import BuildError, ImageFactoryError
 from imagefactory.sandbox.chroot import Chroot, rooted
+from imagefactory.sandbox.namespace import tell
 
 
 @dataclass(frozen=True)
@@ -202,3 +206,63 @@ def pack(tree: Path, target: Path, epoch: int, base: list[bytes]) -> None:
     tar.write_listing(tar.ordered(names_in(tree, listing), base), listing)
     run.run(tar.tar_command(tree, target, listing, epoch))
     listing.unlink()
+
+
+def begin(tree: Path) -> None:
+    """Make the tree's directory a filesystem of its own.
+
+    In memory: nothing to clean up whatever happens, and no program waits for a disk.
+    """
+    tree.mkdir(exist_ok=True)
+    run.run(["mount", "-t", "tmpfs", "-o", "mode=755,size=90%,nr_inodes=0", "tmpfs", tree])
+
+
+def settle(timezone: str) -> None:
+    """Make the places that fstab names, and set the clock's zone; called inside the tree.
+
+    Raises:
+        BuildError: The tree has no such zone.
+    """
+    for line in Path("/etc/fstab").read_text(encoding="utf-8").splitlines():
+        Path(line.split()[1]).mkdir(parents=True, exist_ok=True)  # where `mount -a` mounts
+    zone = Path("/etc/localtime")
+    zone.unlink(missing_ok=True)
+    zone.symlink_to(f"/usr/share/zoneinfo/{timezone}")
+    if not zone.exists():
+        raise BuildError(
+            f"there is no time zone {timezone!r} in the tree; the package tzdata brings them"
+        )
+
+
+def tell_boot_files(tree: Path, kernel: str, initramfs: str) -> None:
+    """Tell the process outside which kernel and initramfs are in /boot.
+
+    Args:
+        tree: The tree.
+        kernel: A glob of its name.
+        initramfs: The same of the initramfs.
+
+    Raises:
+        BuildError: There is none, or more than one.
+    """
+    for what, pattern in (("kernel", kernel), ("initramfs", initramfs)):
+        found = sorted((tree / "boot").glob(pattern))
+        if len(found) != 1:
+            seen = ", ".join(path.name for path in found) or "none"
+            raise BuildError(f"the tree should have one {what} in /boot, it has: {seen}")
+        tell(what, str(found[0].relative_to(tree)))
+
+
+def carry_out(build: Callable[[bytes], None]) -> int:
+    """Do what the spec says that the command line names; a failure is told to the outside."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    os.umask(0o022)  # the tree's directories have the modes of a guest, not of this shell
+    try:
+        build(Path(sys.argv[1]).read_bytes())
+    except ImageFactoryError as error:
+        tell("failure", error.message)
+        return 1
+    except OSError as error:
+        tell("failure", f"{error.filename or 'the tree'}: {error.strerror or error}")
+        return 1
+    return 0

@@ -7,9 +7,7 @@ for each build.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import signal
 import sys
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -18,18 +16,21 @@ from pathlib import Path
 from debian.deb822 import Packages
 from pydantic import TypeAdapter
 
-from imagefactory import run
-from imagefactory.errors import BuildError, ImageFactoryError
+from imagefactory.errors import BuildError
 from imagefactory.rootfs.customising import (
     Account,
     Action,
     WholeFile,
     add_user,
+    begin,
+    carry_out,
     clean,
     names_in,
     pack,
     replace,
+    settle,
     take,
+    tell_boot_files,
     unpack,
     write,
 )
@@ -91,9 +92,7 @@ _SHOWN = Path("/mnt")
 def build(spec: Spec) -> None:
     """Make or unpack the base, customise it, clean it, write the result."""
     tree = Path(spec.tree)
-    tree.mkdir(exist_ok=True)
-    # In memory: nothing to clean up whatever happens, and no program waits for a disk.
-    run.run(["mount", "-t", "tmpfs", "-o", "mode=755,size=90%,nr_inodes=0", "tmpfs", tree])
+    begin(tree)
     env = {"SOURCE_DATE_EPOCH": str(spec.epoch)}
     spec.execution.begin()
     if spec.known_base:
@@ -108,12 +107,7 @@ def build(spec: Spec) -> None:
     with spec.execution.attached(tree):
         _customize(spec, tree, env)
     clean(tree, _LEFTOVERS)
-    for what, pattern in (("kernel", "vmlinu[xz]-*"), ("initramfs", "initrd.img-*")):
-        found = sorted((tree / "boot").glob(pattern))
-        if len(found) != 1:
-            seen = ", ".join(path.name for path in found) or "none"
-            raise BuildError(f"the tree should have one {what} in /boot, it has: {seen}")
-        tell(what, str(found[0].relative_to(tree)))
+    tell_boot_files(tree, "vmlinu[xz]-*", "initrd.img-*")
     tell("progress", "packing the tree")
     pack(tree, Path(spec.result), spec.epoch, names)
 
@@ -221,18 +215,9 @@ def _customize(spec: Spec, tree: Path, env: dict[str, str]) -> None:
 
 def _settle(spec: Spec, chroot: Chroot) -> None:
     with rooted(chroot.tree):
-        for line in Path("/etc/fstab").read_text(encoding="utf-8").splitlines():
-            Path(line.split()[1]).mkdir(parents=True, exist_ok=True)  # where `mount -a` mounts
-        zone = Path("/etc/localtime")
-        zone.unlink(missing_ok=True)
-        zone.symlink_to(f"/usr/share/zoneinfo/{spec.timezone}")
+        settle(spec.timezone)
         replace(Path("/etc/timezone"), f"{spec.timezone}\n".encode(), 0o644)
         replace(Path("/etc/default/locale"), f"LANG={spec.locale}\n".encode(), 0o644)
-        if not zone.exists():
-            raise BuildError(
-                f"there is no time zone {spec.timezone!r} in the tree; "
-                "the package tzdata brings them"
-            )
     if spec.locale.partition(".")[0] not in {"C", "POSIX"}:
         with rooted(chroot.tree):
             line = _line_of_locale(spec.locale)
@@ -251,20 +236,5 @@ def _line_of_locale(locale: str) -> str:
     raise BuildError(f"there is no locale {locale!r} in the tree's {supported}")
 
 
-def main() -> int:
-    """Do what the spec says; a failure is told to the process outside."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    os.umask(0o022)  # the tree's directories have the modes of a guest, not of this shell
-    try:
-        build(SPEC.validate_json(Path(sys.argv[1]).read_bytes()))
-    except ImageFactoryError as error:
-        tell("failure", error.message)
-        return 1
-    except OSError as error:
-        tell("failure", f"{error.filename or 'the tree'}: {error.strerror or error}")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(carry_out(lambda told: build(SPEC.validate_json(told))))

@@ -9,30 +9,33 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from imagefactory import run
-from imagefactory.errors import BuildError, CommandError, ImageFactoryError
+from imagefactory.errors import BuildError, CommandError
 from imagefactory.rootfs.customising import (
     Account,
     Action,
     WholeFile,
     add_user,
+    begin,
+    carry_out,
     clean,
     names_in,
     pack,
     replace,
+    settle,
     take,
+    tell_boot_files,
     unpack,
     write,
 )
-from imagefactory.sandbox.chroot import Chroot, entered, rooted
+from imagefactory.sandbox.chroot import Chroot, entered, mounted, rooted
 from imagefactory.sandbox.execution import Execution
 from imagefactory.sandbox.namespace import tell
 
@@ -117,6 +120,9 @@ _LEFTOVERS = (
 _MACHINE_ID = "f" * 32
 """Of the machine that kernel-install writes the first boot entries for; each guest gets its own."""
 
+_DNF = Path("/mnt")
+"""Where dnf keeps its cache and logs meanwhile; a directory that every tree has as well."""
+
 _MOUNTED = {"proc": 0o555, "sys": 0o555, "dev": 0o755, "run": 0o755, "tmp": 0o1777}
 """What rpm finds mounted and leaves as it is, though a package owns it: directory -> mode."""
 
@@ -129,8 +135,7 @@ _FAILED_SCRIPTLET = re.compile(
 def build(spec: Spec) -> None:
     """Make or unpack the base, customise it, clean it, write the result."""
     tree = Path(spec.tree)
-    tree.mkdir(exist_ok=True)
-    run.run(["mount", "-t", "tmpfs", "-o", "mode=755,size=90%,nr_inodes=0", "tmpfs", tree])
+    begin(tree)
     env = {"SOURCE_DATE_EPOCH": str(spec.epoch)}
     spec.execution.begin()
     if spec.known_base:
@@ -145,12 +150,7 @@ def build(spec: Spec) -> None:
     with spec.execution.attached(tree):
         _customize(spec, tree, env)
     clean(tree, _LEFTOVERS)
-    for what, pattern in (("kernel", "vmlinuz-*"), ("initramfs", "initramfs-*.img")):
-        found = sorted((tree / "boot").glob(pattern))
-        if len(found) != 1:
-            seen = ", ".join(path.name for path in found) or "none"
-            raise BuildError(f"the tree should have one {what} in /boot, it has: {seen}")
-        tell(what, str(found[0].relative_to(tree)))
+    tell_boot_files(tree, "vmlinuz-*", "initramfs-*.img")
     tell("progress", "packing the tree")
     pack(tree, Path(spec.result), spec.epoch, names)
 
@@ -167,30 +167,36 @@ def _install(base: Base, tree: Path, env: dict[str, str]) -> None:
         "_pkgverify_level": "all" if base.keys else "digest",
     }
     (home / ".rpmmacros").write_text("".join(f"%{k} {v}\n" for k, v in macros.items()))
-    told = {**env, "HOME": str(home)}
-    with entered(tree, env):
+    # Scriptlets inherit it: of this machine's own (a TMPDIR, say) nothing may be in there.
+    told = {**env, "HOME": str(home), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
+    alone = ["env", "-i", *(f"{name}={value}" for name, value in told.items())]
+    with mounted(_DNF, "-t", "tmpfs", "tmpfs"), entered(tree, env):
+        (_DNF / "log").mkdir()
         for key in base.keys:
-            run.run(["rpm", f"--root={tree}", "--import", key], env=told)
+            run.run([*alone, "rpm", f"--root={tree}", "--import", key])
         tell("progress", f"installing {len(base.files)} packages")
         settings = tree.with_name("dnf.conf")
         settings.touch()
         words: list[str | Path] = [
-            *("dnf", "--assumeyes", f"--config={settings}", f"--installroot={tree}"),
+            *(*alone, "dnf", "--assumeyes", f"--config={settings}", f"--installroot={tree}"),
             *(f"--forcearch={base.architecture}", f"--releasever={base.release}"),
             *("--disablerepo=*", "--setopt=reposdir=/nonexistent", "--setopt=plugins=0"),
             *("--setopt=install_weak_deps=0", f"--setopt=localpkg_gpgcheck={int(bool(base.keys))}"),
-            *(f"--setopt=cachedir={tree.with_name('cache')}", f"--setopt=logdir={tree.parent}"),
+            *(f"--setopt=cachedir={_DNF}/cache", f"--setopt=logdir={_DNF}/log"),
             *("install", *base.files),
         ]
-        said = _logged(words, told, tree.with_name("dnf.txt"))
+        said = _logged(words, tree.with_name("dnf.txt"))
+    # Of some files dnf thinks that their place is below the tree.
+    for name in ("cache", "log"):
+        shutil.rmtree(tree / _DNF.relative_to("/") / name, ignore_errors=True)
     _refuse_failed_scriptlets(said)
 
 
-def _logged(words: Sequence[str | Path], env: Mapping[str, str], file: Path) -> str:
+def _logged(words: Sequence[str | Path], file: Path) -> str:
     """Run a program; all that it says goes to the log, and is returned."""
     with file.open("wb") as stream:
         try:
-            run.run(words, env=env, into=stream, timeout=_TIMEOUT)
+            run.run(words, into=stream, timeout=_TIMEOUT)
         except CommandError as error:
             last = file.read_text(encoding="utf-8", errors="replace").splitlines()[-_LAST_LINES:]
             raise CommandError("\n".join([error.message.rstrip(": "), *last])) from None
@@ -239,16 +245,7 @@ def _customize(spec: Spec, tree: Path, env: dict[str, str]) -> None:
 
 def _settle(spec: Spec, chroot: Chroot) -> None:
     with rooted(chroot.tree):
-        for line in Path("/etc/fstab").read_text(encoding="utf-8").splitlines():
-            Path(line.split()[1]).mkdir(parents=True, exist_ok=True)  # where `mount -a` mounts
-        zone = Path("/etc/localtime")
-        zone.unlink(missing_ok=True)
-        zone.symlink_to(f"../usr/share/zoneinfo/{spec.timezone}")
-        if not Path("/usr/share/zoneinfo", spec.timezone).exists():
-            raise BuildError(
-                f"there is no time zone {spec.timezone!r} in the tree; "
-                "the package tzdata brings them"
-            )
+        settle(spec.timezone)
         replace(Path("/etc/locale.conf"), f"LANG={spec.locale}\n".encode(), 0o644)
 
 
@@ -307,20 +304,5 @@ def _take_esp(tree: Path, target: Path) -> None:
         file.write_bytes(content)
 
 
-def main() -> int:
-    """Do what the spec says; a failure is told to the process outside."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    os.umask(0o022)  # the tree's directories have the modes of a guest, not of this shell
-    try:
-        build(SPEC.validate_json(Path(sys.argv[1]).read_bytes()))
-    except ImageFactoryError as error:
-        tell("failure", error.message)
-        return 1
-    except OSError as error:
-        tell("failure", f"{error.filename or 'the tree'}: {error.strerror or error}")
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(carry_out(lambda told: build(SPEC.validate_json(told))))
