@@ -185,14 +185,9 @@ class Dnf:
                 template's keys.
         """
         with self._lock():
-            missing = self.pool.missing(packages)
+            missing = self.pool.to_fetch(packages, offline=self.offline)
             if not missing:
                 return
-            if self.offline:
-                raise PackageError(
-                    f"offline: not in the cache: {', '.join(map(str, missing))}",
-                    hint="run the same once without --offline",
-                )
             directory = self._root / "download"
             shutil.rmtree(directory, ignore_errors=True)  # what a killed process left
             directory.mkdir()

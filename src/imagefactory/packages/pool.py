@@ -47,6 +47,20 @@ class Pool:
         """Return those packages that are not in the pool; the others are marked as used."""
         return tuple(package for package in packages if not self._store.get(self._key(package)))
 
+    def to_fetch(self, packages: Iterable[Package], *, offline: bool) -> tuple[Package, ...]:
+        """Return those packages that have to be fetched.
+
+        Raises:
+            PackageError: There are some, and nothing may be fetched.
+        """
+        missing = self.missing(packages)
+        if missing and offline:
+            raise PackageError(
+                f"offline: not in the cache: {', '.join(map(str, missing))}",
+                hint="run the same once without --offline",
+            )
+        return missing
+
     def add(self, file: Path, package: Package) -> None:
         """Take a downloaded file in.
 

@@ -13,12 +13,13 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from imagefactory import run
 from imagefactory import tree as tar
 from imagefactory.errors import BuildError, ImageFactoryError
 from imagefactory.sandbox.chroot import Chroot, rooted
+from imagefactory.sandbox.execution import Execution
 from imagefactory.sandbox.namespace import tell
 
 
@@ -208,15 +209,6 @@ def pack(tree: Path, target: Path, epoch: int, base: list[bytes]) -> None:
     listing.unlink()
 
 
-def begin(tree: Path) -> None:
-    """Make the tree's directory a filesystem of its own.
-
-    In memory: nothing to clean up whatever happens, and no program waits for a disk.
-    """
-    tree.mkdir(exist_ok=True)
-    run.run(["mount", "-t", "tmpfs", "-o", "mode=755,size=90%,nr_inodes=0", "tmpfs", tree])
-
-
 def settle(timezone: str) -> None:
     """Make the places that fstab names, and set the clock's zone; called inside the tree.
 
@@ -234,23 +226,85 @@ def settle(timezone: str) -> None:
         )
 
 
-def tell_boot_files(tree: Path, kernel: str, initramfs: str) -> None:
-    """Tell the process outside which kernel and initramfs are in /boot.
+class TreeSpec(Protocol):
+    """What `make` needs to know of a builder's spec; paths are the host's."""
 
-    Args:
-        tree: The tree.
-        kernel: A glob of its name.
+    @property
+    def tree(self) -> str:
+        """The tree's directory."""
+
+    @property
+    def epoch(self) -> int:
+        """The time that no file is younger than, seconds since 1970."""
+
+    @property
+    def result(self) -> str:
+        """The tar to write."""
+
+    @property
+    def execution(self) -> Execution:
+        """How the tree's programs run."""
+
+    @property
+    def known_base(self) -> str:
+        """A tar that was `new_base` before; empty: there is none."""
+
+    @property
+    def new_base(self) -> str:
+        """Where the tree before its customisation is kept."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a builder does its own way.
+
+    Attributes:
+        install: Makes the tree before its customisation; called with it and the environment.
+        customize: Finishes it; called in the same way.
+        leftovers: Globs of what the distribution's own tools leave.
+        kernel: A glob of the kernel's name in /boot.
         initramfs: The same of the initramfs.
+    """
+
+    install: Callable[[Path, dict[str, str]], None]
+    customize: Callable[[Path, dict[str, str]], None]
+    leftovers: Iterable[str]
+    kernel: str
+    initramfs: str
+
+
+def make(spec: TreeSpec, family: Family) -> None:
+    """Make or unpack the base, customise it, clean it, write the result.
 
     Raises:
-        BuildError: There is none, or more than one.
+        BuildError: There is not one kernel and one initramfs in the end, or a step failed.
     """
-    for what, pattern in (("kernel", kernel), ("initramfs", initramfs)):
+    tree = Path(spec.tree)
+    tree.mkdir(exist_ok=True)
+    # In memory: nothing to clean up whatever happens, and no program waits for a disk.
+    run.run(["mount", "-t", "tmpfs", "-o", "mode=755,size=90%,nr_inodes=0", "tmpfs", tree])
+    env = {"SOURCE_DATE_EPOCH": str(spec.epoch)}
+    spec.execution.begin()
+    if spec.known_base:
+        tell("progress", "unpacking the base from the cache")
+        unpack(Path(spec.known_base), tree)
+    else:
+        with spec.execution.attached(tree):
+            family.install(tree, env)
+        pack(tree, Path(spec.new_base), spec.epoch, [])
+    names = names_in(tree, Path(spec.result).with_suffix(".base"))
+    tell("progress", "customising")
+    with spec.execution.attached(tree):
+        family.customize(tree, env)
+    clean(tree, family.leftovers)
+    for what, pattern in (("kernel", family.kernel), ("initramfs", family.initramfs)):
         found = sorted((tree / "boot").glob(pattern))
         if len(found) != 1:
             seen = ", ".join(path.name for path in found) or "none"
             raise BuildError(f"the tree should have one {what} in /boot, it has: {seen}")
         tell(what, str(found[0].relative_to(tree)))
+    tell("progress", "packing the tree")
+    pack(tree, Path(spec.result), spec.epoch, names)
 
 
 def carry_out(build: Callable[[bytes], None]) -> int:

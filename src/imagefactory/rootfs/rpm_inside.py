@@ -21,18 +21,14 @@ from imagefactory.errors import BuildError, CommandError
 from imagefactory.rootfs.customising import (
     Account,
     Action,
+    Family,
     WholeFile,
     add_user,
-    begin,
     carry_out,
-    clean,
-    names_in,
-    pack,
+    make,
     replace,
     settle,
     take,
-    tell_boot_files,
-    unpack,
     write,
 )
 from imagefactory.sandbox.chroot import Chroot, entered, mounted, rooted
@@ -133,26 +129,15 @@ _FAILED_SCRIPTLET = re.compile(
 
 
 def build(spec: Spec) -> None:
-    """Make or unpack the base, customise it, clean it, write the result."""
-    tree = Path(spec.tree)
-    begin(tree)
-    env = {"SOURCE_DATE_EPOCH": str(spec.epoch)}
-    spec.execution.begin()
-    if spec.known_base:
-        tell("progress", "unpacking the base from the cache")
-        unpack(Path(spec.known_base), tree)
-    else:
-        with spec.execution.attached(tree):
-            _install(spec.base, tree, env)
-        pack(tree, Path(spec.new_base), spec.epoch, [])
-    names = names_in(tree, Path(spec.result).with_suffix(".base"))
-    tell("progress", "customising")
-    with spec.execution.attached(tree):
-        _customize(spec, tree, env)
-    clean(tree, _LEFTOVERS)
-    tell_boot_files(tree, "vmlinuz-*", "initramfs-*.img")
-    tell("progress", "packing the tree")
-    pack(tree, Path(spec.result), spec.epoch, names)
+    """Make the tree that a spec describes."""
+    family = Family(
+        install=lambda tree, env: _install(spec.base, tree, env),
+        customize=lambda tree, env: _customize(spec, tree, env),
+        leftovers=_LEFTOVERS,
+        kernel="vmlinuz-*",
+        initramfs="initramfs-*.img",
+    )
+    make(spec, family)
 
 
 def _install(base: Base, tree: Path, env: dict[str, str]) -> None:
