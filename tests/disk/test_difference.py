@@ -28,10 +28,8 @@ def tools(tmp_path: Path) -> Tools:
     return Tools(tmp_path / "tools")
 
 
-def disk(
-    directory: Path, files: dict[str, str], changed: dict[int, bytes] | None = None, size: int = 64
-) -> Path:
-    """A disk with a root filesystem, and bytes of one's own at some places."""
+def disk(directory: Path, files: dict[str, str], size: int = 64) -> Path:
+    """A disk with a root filesystem, whose files have the times at which they were written."""
     directory.mkdir()
     tree = directory / "tree"
     for name, text in files.items():
@@ -61,11 +59,23 @@ def disk(
         [need("mke2fs", "e2fsprogs"), *words, str(root.size // 4096)],
         env={"SOURCE_DATE_EPOCH": "1", "E2FSPROGS_FAKE_TIME": "1"},
     )
+    return compressed(raw)
+
+
+def altered(image: Path, directory: Path, changed: dict[int, bytes]) -> Path:
+    """The same disk with bytes of one's own at some places."""
+    directory.mkdir()
+    raw = directory / "raw"
+    shutil.copy(image.parent / "raw", raw)
     with raw.open("r+b") as stream:
-        for at, content in (changed or {}).items():
+        for at, content in changed.items():
             stream.seek(at)
             stream.write(content)
-    image = directory / "disk.qcow2"
+    return compressed(raw)
+
+
+def compressed(raw: Path) -> Path:
+    image = raw.parent / "disk.qcow2"
     run([need("qemu-img", "qemu-utils"), "convert", "-c", "-O", "qcow2", raw, image])
     return image
 
@@ -96,7 +106,8 @@ def test_a_changed_file_is_named(tmp_path: Path, tools: Tools) -> None:
 def test_partitions_without_files_are_told_by_their_blocks(tmp_path: Path, tools: Tools) -> None:
     prep = LAYOUT.partition("prep").start
     changed = {0: b"x", prep + 4095: b"xx", LAYOUT.size - 1: b"x"}
-    one, other = disk(tmp_path / "1", {"a": ""}), disk(tmp_path / "2", {"a": ""}, changed)
+    one = disk(tmp_path / "1", {"a": ""})
+    other = altered(one, tmp_path / "2", changed)
     seen = "blocks of 4096 bytes differ, the first at byte"
     assert compared(one, other, tools) == (
         f"the boot sector and the partition table: 1 {seen} 0 of the disk",
