@@ -32,7 +32,8 @@ INLINE = re.compile(r"`(imagefactory [^`]+)`")
 
 def commands_of(page: Path) -> list[str]:
     text = page.read_text(encoding="utf-8")
-    lines = [line for block in BLOCK.findall(text) for line in block.splitlines()]
+    blocks = [block.replace("\\\n", " ") for block in BLOCK.findall(text)]
+    lines = [line for block in blocks for line in block.splitlines()]
     told = [line.removeprefix("$ ") for line in lines]
     return [line for line in (*told, *INLINE.findall(text)) if line.startswith("imagefactory ")]
 

@@ -84,7 +84,7 @@ def test_the_whole_evidence_of_a_boot_outlives_the_workspace(
     def fail() -> None:
         with (
             factory.catalog.workspace(plan.name) as work,
-            pipeline._log_kept(work, plan, factory.catalog),
+            pipeline.log_kept(work, plan.name, factory.catalog),
         ):
             case = work / "result/boot/plain"
             case.mkdir(parents=True)

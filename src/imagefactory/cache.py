@@ -43,6 +43,7 @@ KINDS = {
     "twins": "native twins of foreign trees",
     "launchers": "what runs them in a foreign tree",
     "trees": "trees before their customisation",
+    "downloads": "images of others, and parts of them",
     "clusters": "compressed disks, for the next build",
     "local": "packages from beside a template",
     "kernels": "compressed kernels",

@@ -57,7 +57,7 @@ class HostError(ImageFactoryError):
 
 
 class PackageError(ImageFactoryError):
-    """A package could not be found, fetched or verified."""
+    """A package, or an image of others, could not be found, fetched or verified."""
 
     exit_code = 5
 

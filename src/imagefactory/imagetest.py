@@ -84,10 +84,22 @@ def run(
     *,
     accelerator: Literal["auto", "kvm", "tcg"],
     schedule: Schedule,
-    budget: float | None,
     announce: Callable[[str, str], None],
+    budget: float | None = None,
+    patience: float = 1.0,
 ) -> BootReport:
-    """Boot it; a boot that fails is a report, not an error."""
+    """Boot it; a boot that fails is a report, not an error.
+
+    Args:
+        subject: What to boot, and how.
+        evidence: A directory for logs and pictures.
+        profiles: All architectures.
+        accelerator: auto takes KVM only where it proved that it works.
+        schedule: Room for guests.
+        announce: Told what happens.
+        budget: Seconds from power-on to SSH; None: the profile's.
+        patience: Times that budget.
+    """
     return boot_test(
         subject.disk,
         subject.properties,
@@ -102,6 +114,7 @@ def run(
         room=schedule.guest,
         jobs=schedule.jobs,
         budget=budget,
+        patience=patience,
     )
 
 

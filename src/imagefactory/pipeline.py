@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from imagefactory import __version__, record, run
+from imagefactory import imagetest, record, run
 from imagefactory.arch import ArchProfiles
-from imagefactory.boot import BootReport, boot_test, proven_properties
+from imagefactory.boot import BootReport
 from imagefactory.cache import emptied, in_use
-from imagefactory.catalog import Build, Catalog, now
-from imagefactory.data import sha256_of
+from imagefactory.catalog import Build, Catalog
 from imagefactory.disk.image import Disk, make_disk
 from imagefactory.errors import BootTestError, BuildError, ImageFactoryError
+from imagefactory.imagetest import Subject
+from imagefactory.manifest import manifest
 from imagefactory.packages import tools
 from imagefactory.plan import BuildPlan
 from imagefactory.progress import Stages, silent
@@ -72,15 +72,26 @@ def build(
     with (
         in_use(factory.cache),
         factory.catalog.workspace(plan.name) as work,
-        _log_kept(work, plan, factory.catalog),
+        log_kept(work, plan.name, factory.catalog),
     ):
         tree, disk = _make(plan, sources, factory, stages, work)
         finished = disk.path.parent
         report = None
         if not factory.skip_test:
             with stages.stage("boot test", ", ".join(case.name for case in plan.cases)):
-                report = _prove(plan, disk, finished / "boot", factory)
-        return factory.catalog.add(finished, _manifest(plan, tree, disk, report, stages.seconds))
+                subject = _subject(plan, disk)
+                evidence = finished / "boot"
+                patience = plan.template.patience
+                report = prove(plan.name, subject, evidence, factory, patience=patience)
+        told = manifest(
+            plan.facts(),
+            disk,
+            report,
+            stages.seconds,
+            record=record.of(plan),
+            foreign_programs=tree.execution,
+        )
+        return factory.catalog.add(finished, told)
 
 
 @contextlib.contextmanager
@@ -107,7 +118,7 @@ def remade(
     with (
         in_use(factory.cache),
         factory.catalog.workspace(plan.name) as work,
-        _log_kept(work, plan, factory.catalog),
+        log_kept(work, plan.name, factory.catalog),
     ):
         with emptied(factory.cache, work / "cache") as cache:
             _, disk = _make(plan, sources, replace(factory, cache=cache), stages, work)
@@ -147,32 +158,54 @@ def _make(
         return tree, disk.moved_to(finished)
 
 
-def _prove(plan: BuildPlan, disk: Disk, evidence: Path, factory: Factory) -> BootReport:
-    report = boot_test(
-        disk.path,
-        plan.properties,
-        plan.cases,
+def prove(
+    name: str,
+    subject: Subject,
+    evidence: Path,
+    factory: Factory,
+    *,
+    budget: float | None = None,
+    patience: float = 1.0,
+) -> BootReport:
+    """Boot a disk, and go no further unless all is as it should be.
+
+    Args:
+        name: What the image is called.
+        subject: What to boot, and how.
+        evidence: A directory for logs and pictures.
+        factory: Where and with what.
+        budget: Seconds from power-on to SSH; None: the profile's.
+        patience: Times that budget.
+
+    Raises:
+        BootTestError: It is not.
+    """
+    report = imagetest.run(
+        subject,
         evidence,
-        profiles=factory.profiles,
+        factory.profiles,
         accelerator=factory.accelerator,
-        kernel=disk.apart.kernel if disk.apart else None,
-        ramdisk=disk.apart.ramdisk if disk.apart else None,
-        patience=plan.template.patience,
-        progress=lambda case, text: factory.announce(f"boot test: {case}", text),
-        room=factory.schedule.guest,
-        jobs=factory.schedule.jobs,
+        schedule=factory.schedule,
+        budget=budget,
+        patience=patience,
+        announce=factory.announce,
     )
     if not report.passed:
         raise BootTestError(
-            f"{plan.name} did not pass its boot test: {report.summary}",
+            f"{name} did not pass its boot test: {report.summary}",
             hint="the evidence (console, screenshot, QEMU command line) was kept",
             log=evidence,
         )
     return report
 
 
+def _subject(plan: BuildPlan, disk: Disk) -> Subject:
+    kernel, ramdisk = (disk.apart.kernel, disk.apart.ramdisk) if disk.apart else (None, None)
+    return Subject(disk.path, disk.format, plan.properties, plan.cases, kernel, ramdisk)
+
+
 @contextlib.contextmanager
-def _log_kept(work: Path, plan: BuildPlan, catalog: Catalog) -> Iterator[None]:
+def log_kept(work: Path, name: str, catalog: Catalog) -> Iterator[None]:
     """Move the log that an error names out of the workspace, which vanishes with the error."""
     try:
         yield
@@ -183,46 +216,11 @@ def _log_kept(work: Path, plan: BuildPlan, catalog: Catalog) -> Iterator[None]:
         if error.log and kept and not run.interrupted():
             evidence = work / "result/boot"
             within = evidence if error.log.is_relative_to(evidence) else error.log
-            kept = catalog.keep_evidence(within, plan.name)
+            kept = catalog.keep_evidence(within, name)
             error.log = kept / error.log.relative_to(within)
         raise
     except OSError as error:
         raise BuildError(
-            f"{plan.name}: {error.strerror or error} while writing to {catalog.directory}",
+            f"{name}: {error.strerror or error} while writing to {catalog.directory}",
             hint="is there room on its disk, and on that of the cache?",
         ) from error
-
-
-def _manifest(
-    plan: BuildPlan,
-    tree: RootTree,
-    disk: Disk,
-    report: BootReport | None,
-    seconds: dict[str, float],
-) -> dict[str, Any]:
-    proven = proven_properties(report) if report else {}
-    return {
-        "schema": 1,
-        "built": now(),
-        "host": {"kernel": platform.release(), "machine": platform.machine()},
-        "imagefactory": __version__,
-        "plan": {**plan.facts(), "properties": {**plan.properties, **proven}},
-        "record": record.of(plan),
-        "foreign_programs": tree.execution,
-        "disk": {
-            **_file(disk.path),
-            "format": disk.format,
-            "virtual_size": disk.virtual_size,
-            **(
-                {"kernel": _file(disk.apart.kernel), "ramdisk": _file(disk.apart.ramdisk)}
-                if disk.apart
-                else {}
-            ),
-        },
-        "seconds": seconds,
-        "boot_test": None if report is None else json.loads(report.to_json()),
-    }
-
-
-def _file(path: Path) -> dict[str, Any]:
-    return {"file": path.name, "size": path.stat().st_size, "sha256": sha256_of(path)}

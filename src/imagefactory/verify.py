@@ -117,6 +117,11 @@ def verify(
         PackageError: A package can no longer be had.
         BuildError: It cannot be made again at all.
     """
+    if adopted := build.manifest.get("adopted"):
+        raise ConfigError(
+            f"{build.image} was not built here but adopted from {adopted['source']}",
+            hint="`imagefactory adopt` verifies it against what its makers publish",
+        )
     with cache.in_use(bench.cache):
         file, today, unknown = _today(bench, build, manner, stages)
         plan = record.read(build, file)

@@ -12,6 +12,7 @@ from imagefactory.arch import ArchProfile, ArchProfiles
 from imagefactory.catalog import Build, Catalog
 from imagefactory.data import SearchPath
 from imagefactory.errors import ConfigError
+from imagefactory.glance.target import Visibility
 from imagefactory.packages.mirrors import NONE, Mirrors
 from imagefactory.plan import BuildPlan, check_exists, make_plan
 from imagefactory.sources import Sources
@@ -77,14 +78,33 @@ class Workbench:
         sources = Sources.of(item, file, profile, self.cache, mirrors, offline=offline)
         return make_plan(item, file, profile, sources), sources
 
+    def is_described(self, image: str) -> bool:
+        """Whether a template describes an image; one that was adopted is in the catalog alone."""
+        return image in self.path.yaml_files("templates")
+
+    def visibility_of(self, image: str) -> Visibility:
+        """Who shall see an image in a cloud: as its template says."""
+        if not self.is_described(image):
+            return "private"
+        return template.load(self.path, image)[0].visibility
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """All images: those that templates describe, and those that only the catalog has."""
+        return tuple(sorted({*self.path.yaml_files("templates"), *self.catalog.images()}))
+
     def builds(self, image: str, architectures: Sequence[str]) -> list[Build]:
         """The newest build of each architecture asked for.
 
         Raises:
             ConfigError: One of those that were named was never built, or none was.
+            UnknownNameError: No image has that name.
         """
+        adopted = not self.is_described(image) and image in self.catalog.images()
         builds = []
-        for profile in self.profiles_of(image, architectures):
+        for profile in (
+            self.chosen(architectures) if adopted else self.profiles_of(image, architectures)
+        ):
             build = self.catalog.latest(image, profile.name)
             if build:
                 builds.append(build)

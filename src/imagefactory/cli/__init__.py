@@ -8,6 +8,7 @@ import click
 
 from imagefactory import __version__
 from imagefactory.catalog import Catalog
+from imagefactory.cli.adopt import adopt_command
 from imagefactory.cli.build import build_command, plan_command
 from imagefactory.cli.cache import cache_group
 from imagefactory.cli.look import doctor_command, list_command, schema_command, show_command
@@ -58,6 +59,7 @@ for _command in (
     show_command,
     plan_command,
     build_command,
+    adopt_command,
     test_command,
     verify_command,
     validate_command,

@@ -57,10 +57,11 @@ def list_command(
     """List images and architectures with their last builds."""
     found, mistakes = template.load_each(bench.path)
     rows = [
-        (name, profile.name, bench.catalog.latest(name, profile.name))
-        for name, (item, _) in sorted(found.items())
+        (name, profile.name, build)
+        for name in bench.images
         for profile in bench.chosen(architectures)
-        if item.exists_for(profile.name)
+        if (build := bench.catalog.latest(name, profile.name))
+        or (name in found and found[name][0].exists_for(profile.name))
     ]
     builds = [build for _, _, build in rows if build]
     if markdown:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 def arch_option(command: F) -> F:
@@ -57,6 +58,38 @@ def proof_options(command: F) -> F:
     )(command)
 
 
+def boot_options(command: F) -> F:
+    """Add how a disk that no template describes is booted."""
+    for option in reversed(
+        (
+            click.option(
+                "--property",
+                "-p",
+                "changes",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="An image property; repeatable.",
+            ),
+            click.option(
+                "--datasource",
+                "datasources",
+                multiple=True,
+                type=click.Choice(["config-drive", "openstack", "ec2", "nocloud", "none"]),
+                help="Boot once with each [default: config-drive].",
+            ),
+            click.option(
+                "--reboot", is_flag=True, help="Let each guest reboot and prove itself again."
+            ),
+            click.option(
+                "--memory", type=click.IntRange(32), help="MiB [default: min_ram, else 512]."
+            ),
+            click.option("--budget", type=click.IntRange(1), help="Seconds from power-on to SSH."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 def source_options(command: F) -> F:
     """Add where packages come from."""
     command = click.option(
@@ -80,11 +113,11 @@ def source_options(command: F) -> F:
 
 
 def reading(
-    read: Callable[[str], int],
-) -> Callable[[click.Context, click.Parameter, Any], int | None]:
+    read: Callable[[str], T],
+) -> Callable[[click.Context, click.Parameter, Any], T | None]:
     """Return what reads an option's value, or says how it is written."""
 
-    def convert(_context: click.Context, _parameter: click.Parameter, value: Any) -> int | None:
+    def convert(_context: click.Context, _parameter: click.Parameter, value: Any) -> T | None:
         try:
             return None if value is None else read(value)
         except ValueError as error:

@@ -11,7 +11,13 @@ import click
 from rich.markup import escape
 
 from imagefactory import imagetest, render, verify
-from imagefactory.cli.options import arch_option, json_option, proof_options, source_options
+from imagefactory.cli.options import (
+    arch_option,
+    boot_options,
+    json_option,
+    proof_options,
+    source_options,
+)
 from imagefactory.console import Board, out, say
 from imagefactory.errors import BuildError
 from imagefactory.packages.mirrors import Mirrors
@@ -31,25 +37,18 @@ from imagefactory.workbench import Workbench
 @arch_option
 @json_option
 @proof_options
+@boot_options
 @click.option(
     "--format",
     "disk_format",
     type=click.Choice(["qcow2", "raw"]),
     help="The disk's format [default: raw for .raw, else qcow2].",
 )
-@click.option("--property", "-p", "changes", multiple=True, metavar="KEY=VALUE", help="Repeatable.")
 @click.option(
     "--properties",
     "properties_file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="JSON file of image properties [default: the build's manifest, or the profile's].",
-)
-@click.option(
-    "--datasource",
-    "datasources",
-    multiple=True,
-    type=click.Choice(["config-drive", "openstack", "ec2", "nocloud", "none"]),
-    help="Boot once with each [default: config-drive].",
 )
 @click.option(
     "--kernel",
@@ -61,9 +60,6 @@ from imagefactory.workbench import Workbench
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="The ramdisk (initramfs) that goes with it, as of ramdisk_id.",
 )
-@click.option("--reboot", is_flag=True, help="Let each guest reboot and prove itself again.")
-@click.option("--memory", type=click.IntRange(32), help="MiB [default: min_ram, else 512].")
-@click.option("--budget", type=click.IntRange(1), help="Seconds from power-on to SSH.")
 @click.option("--evidence", type=click.Path(path_type=Path), help="Where logs and pictures go.")
 @click.pass_obj
 def test_command(  # noqa: PLR0913

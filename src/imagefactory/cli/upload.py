@@ -11,7 +11,7 @@ import click
 from pydantic import ValidationError
 from rich.markup import escape
 
-from imagefactory import render, template
+from imagefactory import render
 from imagefactory.catalog import Build
 from imagefactory.cli.options import F, arch_option, config_option, json_option
 from imagefactory.commands import complain
@@ -210,7 +210,7 @@ def deliver(
 
     require(targets)
     deliveries = [
-        Delivery(build, name, target, template.load(bench.path, build.image)[0].visibility)
+        Delivery(build, name, target, bench.visibility_of(build.image))
         for build in builds
         for name, target in targets.items()
     ]

@@ -111,8 +111,7 @@ def _built(
 ) -> Found:
     from imagefactory.glance.newimage import NewImage  # noqa: PLC0415 (as in cli/upload.py)
 
-    described = bench.path.yaml_files("templates")
-    for image in images or [name for name in bench.catalog.images() if name in described]:
+    for image in images or bench.catalog.images():
         for build in bench.builds(image, architectures):
             new = NewImage.of_build(build, target, "private")
             yield f"{image} {build.architecture} of {build.manifest['built'][:16]}", new.properties

@@ -24,6 +24,19 @@ _NO_DISKS = ("aki", "ari")
 kernel ends its first sector as a boot sector does, without a table of partitions.)"""
 
 
+def format_of(disk: Path) -> str:
+    """Return what a disk file holds: qcow2, or raw for whatever is no known format.
+
+    Raises:
+        UnsafeDiskError: It cannot be read.
+    """
+    try:
+        found = format_inspector.detect_file_format(str(disk))
+    except (OSError, format_inspector.ImageFormatError) as error:
+        raise UnsafeDiskError(f"{disk} cannot be read: {error}") from None
+    return next((kind for kind, held in _CONTENT.items() if str(found) in held), str(found))
+
+
 class UnsafeDiskError(CloudError):
     """A disk file is not what it is declared to be, or may not be given to a cloud."""
 
@@ -69,4 +82,6 @@ def _check(disk: Path, inspector: format_inspector.FileInspector) -> int:
         ) from None
     except format_inspector.ImageFormatError as error:
         raise UnsafeDiskError(f"{disk} is damaged: {error}", hint="build it again") from None
-    return inspector.virtual_size
+    # Where the file is the disk itself, the inspector knows only what it has read of it.
+    itself = str(inspector) in _CONTENT["raw"]
+    return disk.stat().st_size if itself else inspector.virtual_size

@@ -1,0 +1,1 @@
+"""Images that others have built: fetched, verified by what they publish, unpacked."""

@@ -1,0 +1,103 @@
+"""What is said of an image of others, and whether its bytes keep it."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from imagefactory.errors import ConfigError
+from imagefactory.vendor import checksums, signature
+from imagefactory.vendor.checksums import Checksum
+from imagefactory.vendor.download import Fetched, public, read
+from imagefactory.vendor.errors import VendorError
+
+
+@dataclass(frozen=True)
+class Claims:
+    """By what an image is to be verified.
+
+    Args:
+        checksum: Its own checksum, as people know it.
+        checksums: Path or address of a list that has its checksum.
+        signature: Path or address of a detached signature: of that list, else of the image.
+        keys: Files of the keys that are believed; without a detached signature the list is
+            clear-signed.
+        unverified: Take it as it is.
+
+    Raises:
+        ConfigError: They contradict each other, or there are none.
+    """
+
+    checksum: Checksum | None = None
+    checksums: str | None = None
+    signature: str | None = None
+    keys: tuple[Path, ...] = ()
+    unverified: bool = False
+
+    def __post_init__(self) -> None:
+        proof = self.checksum or self.checksums or self.signature
+        if self.unverified:
+            if proof:
+                raise ConfigError("--unverified contradicts a checksum or a signature")
+        elif not proof:
+            raise ConfigError(
+                "nothing says what the image's bytes should be",
+                hint="say --checksum, --checksums or --signature with --key; or --unverified",
+            )
+        if self.checksum and (self.checksums or self.signature):
+            raise ConfigError("--checksum is enough by itself; the others need not be said")
+        if self.signature and not self.keys:
+            raise ConfigError("a signature is verified with --key, the file of the signer's key")
+        if self.keys and not (self.signature or self.checksums):
+            raise ConfigError("--key is for a signature: say --signature, or signed --checksums")
+
+    def verify(self, image: Fetched) -> str:
+        """See that an image is what was published.
+
+        Returns:
+            By what, in words.
+
+        Raises:
+            VendorError: It is not, or what says so is not to be believed.
+            HostError: There is no gpg.
+        """
+        if self.checksum:
+            self.checksum.compare(image.file, image.name)
+            return f"{self.checksum}, as given"
+        if self.checksums:
+            text, by = self._believed(self.checksums)
+            found = checksums.find(text, image.name, public(self.checksums))
+            found.compare(image.file, image.name)
+            return f"{found} of {public(self.checksums)}, {by}"
+        if self.signature:
+            made, _ = read(self.signature)
+            return f"signed by {signature.signer_of(image.file, made, self.keys, image.name)}"
+        return "not verified"
+
+    def _believed(self, source: str) -> tuple[str, str]:
+        """Return the text of a list that nobody can have forged, and why."""
+        content, private = read(source)
+        where = public(source)
+        if self.signature:
+            made, _ = read(self.signature)
+            with tempfile.NamedTemporaryFile() as file:
+                file.write(content)
+                file.flush()
+                by = signature.signer_of(Path(file.name), made, self.keys, where)
+            return content.decode(errors="replace"), f"signed by {by}"
+        if self.keys:
+            if not signature.is_clear_signed(content):
+                raise VendorError(
+                    f"{where} carries no signature",
+                    hint="--signature names the file of a detached one; without --key, a list "
+                    "that came by https is believed as it is",
+                )
+            content, by = signature.signed_text(content, self.keys, where)
+            return content.decode(errors="replace"), f"signed by {by}"
+        if not private:
+            raise VendorError(
+                f"{where} came by an open way and is not signed: anybody could have changed it",
+                hint="take it by https://, or verify its signature with --key",
+            )
+        return content.decode(errors="replace"), "not signed, but by a safe way"

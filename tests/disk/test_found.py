@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from imagefactory.disk.found import FoundDisk, look
+from imagefactory.disk.layout import BIOS_BOOT, ESP, MIB, PREP, ROOT_TYPE
+from imagefactory.run import need, run
+
+SIZE = 64 * MIB
+
+
+def made(directory: Path, script: str, boot_sector: bytes = b"", kind: str = "qcow2") -> FoundDisk:
+    raw = directory / "raw"
+    with raw.open("wb") as stream:
+        stream.truncate(SIZE)
+    if script:
+        run([need("sfdisk", "fdisk"), "--quiet", raw], stdin=script)
+    with raw.open("r+b") as stream:
+        stream.write(boot_sector)
+    disk = directory / "disk"
+    run(["qemu-img", "convert", "-f", "raw", "-O", kind, raw, disk])
+    (directory / "work").mkdir()
+    return look(disk, kind, SIZE, directory / "work")
+
+
+def gpt(*types: str) -> str:
+    return "label: gpt\n" + "".join(f"size=1MiB, type={kind}\n" for kind in (*types, ROOT_TYPE))
+
+
+@pytest.mark.parametrize("kind", ["qcow2", "raw"])
+@pytest.mark.parametrize(
+    ("script", "boot_sector", "found"),
+    [
+        (gpt(ESP.type), b"", FoundDisk("gpt", 2, frozenset({"uefi"}))),
+        (gpt(PREP.type), b"", FoundDisk("gpt", 2, frozenset({"prep"}))),
+        (gpt(BIOS_BOOT.type, ESP.type), b"\xeb", FoundDisk("gpt", 3, frozenset({"uefi", "bios"}))),
+        # A partition for GRUB, and nothing that would start it.
+        (gpt(BIOS_BOOT.type), b"", FoundDisk("gpt", 2, frozenset())),
+        ("label: dos\ntype=83, bootable\n", b"\xeb", FoundDisk("dos", 1, frozenset({"bios"}))),
+        ("label: dos\nsize=1MiB, type=41\ntype=83", b"", FoundDisk("dos", 2, frozenset({"prep"}))),
+        ("label: dos\nsize=1MiB, type=ef\ntype=83", b"", FoundDisk("dos", 2, frozenset({"uefi"}))),
+        ("", b"", FoundDisk(None, 0, frozenset())),
+    ],
+)
+def test_what_firmware_finds_is_told(
+    kind: str, script: str, boot_sector: bytes, found: FoundDisk, tmp_path: Path
+) -> None:
+    assert made(tmp_path, script, boot_sector, kind) == found
