@@ -141,18 +141,20 @@ def adopt_command(  # noqa: PLR0913
         except ImageFactoryError as error:
             board.end(label, f"failed: {error.message.splitlines()[0]}", {}, well=False)
             raise
+        result = render.build_in_words(done.build) if done.build else "verified, not kept"
+        board.end(label, result, stages.seconds, well=True)
     cache.prune(bench.cache, max_size=room_for_cache)
     if as_json:
         row = render.build_row(done.build) if done.build else {}
         told = {"verified": done.verified, "properties": done.properties, "known": done.known}
         click.echo(render.to_json({**row, **told}))
         return 0
-    if done.build:
+    if done.build and not dry_run:
         show_builds([done.build])
     else:
         for key, value in sorted(done.properties.items()):
             say(f"{key}={value}")
     say(f"verified: {done.verified}")
     if done.known:
-        say("it was there already, with these properties, and is not booted again")
+        say("it is there already, with these properties, and is not booted again")
     return 0
