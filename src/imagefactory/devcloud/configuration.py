@@ -19,12 +19,17 @@ REGION = "here"
 SECRET = 0o600
 """The mode of files that hold passwords or keys."""
 
+# Without synchronous writes a kill costs nothing, a power cut maybe the databases; with them a
+# busy disk makes the first start minutes long. Long random passwords need no slow hashes.
 _KEYSTONE = """\
 [DEFAULT]
 log_file = {directory}/keystone.log
 {log}
 [database]
 connection = sqlite:///{directory}/keystone.sqlite
+sqlite_synchronous = false
+[identity]
+password_hash_rounds = 4
 [fernet_tokens]
 key_repository = {directory}/fernet
 [credential]
