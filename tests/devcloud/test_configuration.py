@@ -21,6 +21,15 @@ def test_keys_are_made_once_and_for_their_owner_alone(tmp_path: Path) -> None:
     assert [key.read_bytes() for key in keys] == before
 
 
+def test_keystone_looks_for_no_keys_elsewhere(tmp_path: Path) -> None:
+    """Receipts have keys as well, in /etc unless they are said to be here."""
+    configuration.keystone(tmp_path)
+    read = configparser.RawConfigParser()
+    read.read(tmp_path / "keystone.conf")
+    for kind in ("fernet_tokens", "fernet_receipts", "credential"):
+        assert Path(read[kind]["key_repository"]).parent == tmp_path
+
+
 def test_the_certificate_is_its_own_authority(tmp_path: Path) -> None:
     configuration.keystone(tmp_path)
     context = ssl.create_default_context(cafile=str(tmp_path / "tls.crt"))

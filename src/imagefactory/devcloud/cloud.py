@@ -27,6 +27,7 @@ from imagefactory.cache import disk_usage, in_use
 from imagefactory.data import write_whole
 from imagefactory.devcloud import configuration, people, programs, services
 from imagefactory.devcloud.place import ADMIN, NAME, SERVICES, Place, holder
+from imagefactory.errors import CloudError, CommandError
 from imagefactory.progress import Stages
 from imagefactory.run import end_released, release
 
@@ -220,7 +221,14 @@ def _prepare(place: Place, venv: Path, old: _State, new: _State, stages: Stages)
         ThreadPoolExecutor(2) as pool,
     ):
         for task in [pool.submit(keystone), pool.submit(glance)]:
-            task.result()
+            try:
+                task.result()
+            except CommandError as error:
+                raise CloudError(
+                    "the databases of Keystone and Glance could not be made or brought up to date",
+                    hint="the log tells why; to begin anew: `imagefactory devcloud down --delete`",
+                    log=error.log,
+                ) from None
 
 
 def _introduce(place: Place, state: _State) -> _State:

@@ -32,6 +32,8 @@ sqlite_synchronous = false
 password_hash_rounds = 4
 [fernet_tokens]
 key_repository = {directory}/fernet
+[fernet_receipts]
+key_repository = {directory}/fernet
 [credential]
 key_repository = {directory}/credential
 [cache]
