@@ -23,6 +23,9 @@ help: ## show this list
 .PHONY: image
 image: setup ## build and boot-test the minimal image (ARCH=aarch64, ppc64le, x86_64, all)
 	@$(BIN)/imagefactory build '$(IMAGE)' $(patsubst %,--arch '%',$(ARCH))
+	@echo 'To upload it to a cloud of its own on this machine:'
+	@echo "  $(BIN)/imagefactory devcloud up"
+	@echo "  $(BIN)/imagefactory upload $(IMAGE) $(patsubst %,--arch %,$(ARCH)) --cloud devcloud"
 
 .PHONY: test
 test: setup-tests lint types unit system ## every check there is: the quick ones, then real boots

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -327,3 +328,17 @@ def test_an_emptied_cache_has_the_packages_and_nothing_that_was_made(
         assert package.exists(), "what was used through the emptied cache is in use"
     assert keys(cache) == ["fetched", "package", "tree"]
     assert not (tmp_path / "empty").exists()
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_a_program_holds_a_lock_on_stays_and_nothing_else(cache: Path, dry_run: bool) -> None:
+    store = Store(cache, "services")
+    held = add(store, "held", days_ago=9)
+    add(store, "other", days_ago=1)
+    descriptor = os.open(held, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    done = prune(cache, max_size=0, dry_run=dry_run)
+    assert [entry.key for entry in done.removed] == ["other"]
+    assert [entry.key for entry in done.kept_in_use] == ["held"]
+    os.close(descriptor)
+    assert len(prune(cache, max_size=0).removed) == (2 if dry_run else 1)

@@ -340,3 +340,13 @@ def test_an_ordinary_user_without_numbers_is_told_the_command(
 def test_root_needs_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert doctor._user_numbers().state is State.OK
+
+
+def test_a_python_without_venv_is_told_and_only_the_devcloud_wants_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert find(doctor.examine([]), "Python's venv").state is State.OK
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    found = find(doctor.examine([]), "Python's venv")
+    assert (found.state, found.package) == (State.MISSING, "python3-venv")
+    assert not found.blocking

@@ -249,3 +249,73 @@ def test_ending_all_ends_what_any_thread_has_started_and_starts_nothing_more(
     with pytest.raises(KeyboardInterrupt):
         run.run(["true"])
     assert run._running == {}
+
+
+STAYING = """
+import ctypes, os, signal, sys
+def stay(*_):
+    ctypes.CDLL(None).prctl(1, 0)
+    os.write(1, b"stays\\n")
+signal.signal(signal.SIGRTMIN, stay)
+lifeline = open(sys.argv[1], "w")
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+STARTING = """
+import os, sys
+from imagefactory import run
+with run.started([sys.executable, "-c", sys.argv[1], sys.argv[2]]) as process:
+    process.stdout.readline()
+    if sys.argv[3] == "release":
+        run.release(process)
+    print(process.pid, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("released", [True, False])
+def test_a_released_program_outlives_us_and_no_other(lifeline: Lifeline, released: bool) -> None:
+    how = "release" if released else "keep"
+    words = [sys.executable, "-c", STARTING, STAYING, str(lifeline.path), how]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    number = int(done.stdout)
+    if released:
+        assert "stay" in Path(f"/proc/{number}/cmdline").read_text()
+        assert run.end_released(lambda: number)
+    lifeline.wait_for_the_last_breath()
+
+
+def test_a_released_program_outlives_its_block() -> None:
+    with run.started([sys.executable, "-c", STAYING, os.devnull]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        run.release(process)
+    assert run.end_released(lambda: process.pid)
+    os.waitpid(process.pid, 0)
+
+
+def test_a_program_that_ends_in_the_place_of_staying_is_told() -> None:
+    with (
+        run.started(["sleep", "60"]) as process,
+        pytest.raises(CommandError, match="instead of staying"),
+    ):
+        run.release(process)
+
+
+def test_only_the_program_that_is_meant_is_ended() -> None:
+    with run.started(["sleep", "60"]) as process:
+        holders = iter([process.pid, None])
+        assert not run.end_released(lambda: next(holders))
+        assert process.poll() is None
+    assert not run.end_released(lambda: None)
+    assert not run.end_released(lambda: process.pid)
+
+
+def test_a_program_has_the_descriptors_that_it_is_given() -> None:
+    reader, writer = os.pipe()
+    with run.started(shell(f"echo word >/proc/self/fd/{writer}"), pass_fds=[writer]):
+        os.close(writer)
+        assert os.read(reader, 100) == b"word\n"
+    os.close(reader)

@@ -9,6 +9,9 @@ directory; the time of its last use is its own mtime. Hidden names are the cache
 - ``.lock``: held shared while an entry is marked as used, alone while one is taken away.
 - ``.locks/``: one lock per key, held by whoever makes the entry.
 - ``.trash/``: entries on their way out.
+
+An entry that some program holds a shared lock on (flock of the file or directory itself) stays
+as well: for what runs for weeks, and shall not keep everything else from being pruned.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ KINDS = {
     "local": "packages from beside a template",
     "kernels": "compressed kernels",
     "kvm": "whether KVM works here",
+    "services": "Keystone and Glance of the devcloud",
 }
 """What the kinds of entries hold; others may exist."""
 
@@ -243,7 +247,7 @@ def entries(cache: Path) -> tuple[Entry, ...]:
         for path in _visible(directory):
             with contextlib.suppress(FileNotFoundError):  # pruned by somebody while we look
                 used = path.lstat().st_mtime
-                found.append(Entry(directory.name, path.name, _size(path), used))
+                found.append(Entry(directory.name, path.name, disk_usage(path), used))
     return tuple(found)
 
 
@@ -300,7 +304,7 @@ def prune(
         too_much = max_size is not None and left > max_size
         if not (too_old or too_much):
             continue
-        if entry.used >= protected_since or not (dry_run or _take_away(cache, entry)):
+        if entry.used >= protected_since or not _goes(cache, entry, dry_run=dry_run):
             kept.append(entry)
             continue
         removed.append(entry)
@@ -323,6 +327,27 @@ def _oldest_use(cache: Path) -> float:
             else:
                 path.unlink(missing_ok=True)
     return oldest
+
+
+def _goes(cache: Path, entry: Entry, *, dry_run: bool) -> bool:
+    if _held(cache / entry.kind / entry.key):
+        return False
+    return dry_run or _take_away(cache, entry)
+
+
+def _held(path: Path) -> bool:
+    """Whether a program holds a lock on an entry."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # gone, or not ours to open: then it is not ours to remove either
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _take_away(cache: Path, entry: Entry) -> bool:
@@ -369,7 +394,7 @@ def _visible(directory: Path) -> list[Path]:
     return [path for path in paths if path.name[0] != "." and path.suffix != ".lock"]
 
 
-def _size(path: Path) -> int:
+def disk_usage(path: Path) -> int:
     """Bytes on the disk; what has several names counts once."""
     blocks: dict[int, int] = {}
     for folder, names, files in os.walk(path):

@@ -34,18 +34,28 @@ def catalog_directory() -> Path:
     return _base_directory("XDG_DATA_HOME", ".local/share") / "imagefactory"
 
 
+def state_directory() -> Path:
+    """Return ``$XDG_STATE_HOME/imagefactory``, for what lasts and is no build."""
+    return _base_directory("XDG_STATE_HOME", ".local/state") / "imagefactory"
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def write_whole(file: Path, content: bytes) -> None:
-    """Write a file that others may be reading: they see the old content or the new one."""
+def write_whole(file: Path, content: bytes, mode: int | None = None) -> None:
+    """Write a file that others may be reading: they see the old content or the new one.
+
+    Its mode is the usual one, or ``mode`` from the very beginning.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=file.parent) as scratch:
         new = Path(scratch) / file.name
         new.write_bytes(content)
+        if mode is not None:  # nobody else could look into the directory until now
+            new.chmod(mode)
         new.replace(file)
 
 

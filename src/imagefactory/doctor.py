@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from imagefactory import run
 from imagefactory.arch import ArchProfile
 from imagefactory.boot import firmware
 from imagefactory.data import config_home
+from imagefactory.devcloud.place import UP
 from imagefactory.errors import ImageFactoryError
 from imagefactory.packages.apt import KEYRING_HINT
 from imagefactory.sandbox import foreign, namespace
@@ -133,6 +135,7 @@ def examine(
         _disk_space(host),
         _memory(profiles, host),
         _clouds_yaml(),
+        _venvs(),
     )
 
 
@@ -419,9 +422,25 @@ def _clouds_yaml() -> Finding:
         State.OK if found else State.LIMITED,
         "upload",
         str(found.absolute()) if found else "none found; uploads need one",
-        hint="" if found else "download it from your cloud's dashboard to ~/.config/openstack/",
+        hint=""
+        if found
+        else "download it from your cloud's dashboard to ~/.config/openstack/, or do without a "
+        f"cloud: `{UP}`",
         required=False,
     )
+
+
+def _venvs() -> Finding:
+    """Debian has what a venv needs in a package of its own."""
+    name, needed_for = "Python's venv", "devcloud"
+    try:
+        run.run([sys.executable, "-c", "import ensurepip, venv"], timeout=_PROBE_SECONDS)
+    except ImageFactoryError:
+        detail = f"{sys.executable} has no ensurepip"
+        return Finding(
+            name, State.MISSING, needed_for, detail, package="python3-venv", required=False
+        )
+    return Finding(name, State.OK, needed_for, sys.executable, required=False)
 
 
 def _read(path: Path) -> str:

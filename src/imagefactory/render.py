@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -19,6 +19,7 @@ from imagefactory.verify import Verdict
 
 if TYPE_CHECKING:
     from imagefactory.delivery import Delivered
+    from imagefactory.devcloud.cloud import Status
 
 _VERDICT_STYLE = {"passed": "green", "failed": "red", "skipped": "yellow", "untested": "yellow"}
 
@@ -124,6 +125,18 @@ def cache_table(kinds: Sequence[dict[str, Any]]) -> Table:
             *(kind[key][:10] for key in ("oldest_use", "newest_use")),
         )
     return table
+
+
+def devcloud_lines(status: Status) -> Iterator[str]:
+    """Say what a look at the devcloud shows; plain lines, for paths are for copying."""
+    for name, value in (
+        ("devcloud", "running" if status.running else "stopped"),
+        ("Keystone", status.keystone or "-"),
+        ("Glance", status.glance or "-"),
+        ("clouds.yaml", status.clouds_yaml),
+        ("images", f"{status.images}, {megabytes(status.size)} on the disk with all else"),
+    ):
+        yield f"{name:12} {value}"
 
 
 def list_table(rows: Sequence[tuple[str, str, Build | None]]) -> Table:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -46,6 +47,9 @@ _ending = threading.Event()
 
 _interrupted = threading.Event()
 """Set once programs have been told to end."""
+
+STAY = signal.SIGRTMIN
+"""What tells a program to outlive us; see `release`."""
 
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 
@@ -217,11 +221,13 @@ def started(
     stdout: IO[bytes] | IO[str] | int = subprocess.PIPE,
     stderr: IO[bytes] | IO[str] | int = subprocess.PIPE,
     cancellable: bool = False,
+    pass_fds: Sequence[int] = (),
 ) -> Iterator[subprocess.Popen[str]]:
     """Start a program and hand it out while it runs; it is stopped when the block is left.
 
     The kernel ties the child to the *thread* that starts it, so the block must be left in
-    the thread that entered it. With ``cancellable``, `cancel` ends it too.
+    the thread that entered it. With ``cancellable``, `cancel` ends it too. The program has the
+    descriptors ``pass_fds`` besides the standard ones. One that `release` let go runs on.
 
     Raises:
         HostError: The program does not exist.
@@ -245,6 +251,7 @@ def started(
             cwd=cwd,
             env={**os.environ, "PATH": _search_path(), "LC_ALL": "C.UTF-8", **(env or {})},
             start_new_session=True,
+            pass_fds=pass_fds,
         )
         _running[process.pid] = process
         if cancellable:
@@ -254,9 +261,64 @@ def started(
             raise KeyboardInterrupt
         yield process
     finally:
-        stop(process)
+        if process.pid in _running:
+            stop(process)
         _running.pop(process.pid, None)
         _bounded.pop(process.pid, None)
+
+
+def release(process: subprocess.Popen[str]) -> None:
+    """Let a program that `started` handed out outlive us.
+
+    Nobody but the program itself can undo that it dies with us, so it must know `STAY`, and say
+    a line on its standard output, a pipe, once it has done so.
+
+    Raises:
+        CommandError: It ended instead.
+    """
+    process.send_signal(STAY)
+    assert process.stdout is not None  # noqa: S101
+    if not process.stdout.readline():
+        raise CommandError(f"{process.args!r} ended instead of staying")
+    _running.pop(process.pid, None)
+    _bounded.pop(process.pid, None)
+    process.stdout.close()
+    process.returncode = 0  # it is no child to wait for any more
+
+
+def end_released(holder: Callable[[], int | None]) -> bool:
+    """End a program that was released, maybe by another process, and wait until it is gone.
+
+    Args:
+        holder: Tells the process as long as it is this very program; asked again once the process
+            is held on to, because a number alone may be another's by now.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        HostError: It may not be ended, or does not end.
+    """
+    number = holder()
+    if number is None:
+        return False
+    try:
+        descriptor = os.pidfd_open(number)
+    except ProcessLookupError:
+        return False
+    try:
+        if holder() != number:
+            return False
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, how)
+            if select.select([descriptor], [], [], STOP_GRACE)[0]:
+                return True
+    except PermissionError:
+        raise HostError(f"process {number} is another user's", hint="become that user") from None
+    finally:
+        os.close(descriptor)
+    raise HostError(f"process {number} does not end", hint="is its disk out of order?")
 
 
 def stop(process: subprocess.Popen[str]) -> None:

@@ -1,22 +1,15 @@
 """A real Glance on the loopback, as pytest fixtures.
 
 Import ``glance_service`` and ``glance_cloud`` into a conftest.py, or name this module in
-``pytest_plugins``. The service is glance from PyPI (requirements-glance.txt) in a venv of its
-own below ``$XDG_CACHE_HOME/imagefactory-tests``, or ``$IMAGEFACTORY_TEST_CACHE``; it is made
-once, 30 to 60 seconds. Glance itself is up within three seconds.
-
-gunicorn's gthread worker is chosen for how it treats an upload that breaks off: uvicorn's
-lets it become active, wsgiref's stores the framing of chunks as data.
+``pytest_plugins``. The service is the devcloud's, with a stand-in for Keystone. Its venv is in
+the program's cache; it is made once, in a minute. Glance itself is up within three seconds.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import shutil
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,120 +18,48 @@ from typing import Any
 
 import pytest
 import requests
-from filelock import FileLock
 from ruamel.yaml import YAML
 
+from imagefactory.cache import in_use
+from imagefactory.data import cache_directory
+from imagefactory.devcloud import configuration, programs, services
 from imagefactory.glance import upload as uploads
-from imagefactory.run import run, started
-from tests.glance.service import COMMON_ROLES, ROLES
+from imagefactory.progress import Stages
+from tests.glance.believing import COMMON_ROLES, ROLES
 
-HERE = Path(__file__).resolve().parent
+BELIEVING = Path(__file__).with_name("believing.py")
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
 PATIENCE = 60.0
 """Seconds that the service may take for any one answer."""
 
-_CONFIGURATION = """\
-[DEFAULT]
-enabled_backends = file:file,second:file
-enabled_import_methods = [glance-direct,web-download,copy-image]
-log_file = {directory}/glance.log
-{extra}
-[database]
-connection = sqlite:///{directory}/glance.sqlite
-sqlite_synchronous = false
-[glance_store]
-default_backend = file
-[file]
-filesystem_store_datadir = {directory}/images
-[second]
-filesystem_store_datadir = {directory}/second
-[import_filtering_opts]
-allowed_hosts = [127.0.0.1]
-allowed_ports = []
-disallowed_ports = [1]
-[os_glance_staging_store]
-filesystem_store_datadir = {directory}/staging
-[os_glance_tasks_store]
-filesystem_store_datadir = {directory}/tasks
-[oslo_concurrency]
-lock_path = {directory}
-[paste_deploy]
-config_file = {directory}/glance-api-paste.ini
-"""
 
-_PIPELINE = """\
-[composite:glance-api]
-paste.composite_factory = glance.api:root_app_factory
-/: api
-[composite:api]
-paste.composite_factory = glance.api:pipeline_factory
-default = versionnegotiation identity context rootapp
-[composite:rootapp]
-paste.composite_factory = glance.api:root_app_factory
-/: apiversions
-/v2: apiv2app
-[app:apiversions]
-paste.app_factory = glance.api.versions:create_resource
-[app:apiv2app]
-paste.app_factory = glance.api.v2.router:API.factory
-[filter:versionnegotiation]
-paste.filter_factory = glance.api.middleware.version_negotiation:VersionNegotiationFilter.factory
-[filter:identity]
-paste.filter_factory = service:identity
-[filter:context]
-paste.filter_factory = glance.api.middleware.context:ContextMiddleware.factory
-"""
-
-
-def service_venv(name: str) -> Path:
-    """Return the venv that holds a service; the first to ask makes it, others wait."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    base = Path(os.environ.get("IMAGEFACTORY_TEST_CACHE") or Path(cache) / "imagefactory-tests")
-    base.mkdir(parents=True, exist_ok=True)
-    requirements = HERE / f"requirements-{name}.txt"
-    pins = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    venv = base / f"{name}-{pins}"
-    with FileLock(base / f"{name}.lock"):
-        if not (venv / "complete").exists():
-            shutil.rmtree(venv, ignore_errors=True)
-            run([sys.executable, "-m", "venv", venv])
-            run([venv / "bin/pip", "install", "--quiet", "-r", requirements], timeout=900)
-            (venv / "complete").touch()
-    return venv
+def service_venv() -> Path:
+    """Return the venv that holds the services, from the program's own cache."""
+    cache = cache_directory()
+    with in_use(cache):
+        return programs.obtain(cache, cache / "services.log", Stages())
 
 
 @contextlib.contextmanager
-def running_glance(directory: Path, extra: str = "", authtoken: str = "") -> Iterator[str]:
+def running_glance(directory: Path, extra: str = "", asking: str = "") -> Iterator[str]:
     """Run a Glance in a fresh directory and hand out its endpoint.
 
     Args:
         directory: Where database, images and logs live.
         extra: Lines for the [DEFAULT] section of its configuration.
-        authtoken: How it asks a real Keystone; empty: it believes what a token says.
+        asking: How it asks a real Keystone; empty: it believes what a token says.
     """
-    venv = service_venv("glance")
-    configuration = _CONFIGURATION.format(directory=directory, extra=extra)
-    (directory / "glance-api.conf").write_text(configuration + authtoken)
-    believer = "keystonemiddleware.auth_token:filter_factory" if authtoken else "service:identity"
-    pipeline = _PIPELINE.replace("service:identity", believer)
-    (directory / "glance-api-paste.ini").write_text(pipeline)
-    for store in ("images", "second", "staging", "tasks"):
-        (directory / store).mkdir()
-    run(
-        [venv / "bin/glance-manage", "--config-file", directory / "glance-api.conf", "db_sync"],
-        log=directory / "db_sync.log",
-    )
-    command: list[str | Path] = [venv / "bin/python", HERE / "service.py", "glance", directory]
-    with (
-        (directory / "service.log").open("wb") as log,
-        started(command, stderr=log, env={"PYTHONPATH": str(HERE)}) as process,
-    ):
-        assert process.stdout is not None
-        port = process.stdout.readline().strip()
-        assert port, f"Glance did not start: {(directory / 'gunicorn.log').read_text()}"
-        endpoint = f"http://127.0.0.1:{port}"
-        # The port is open before the worker is ready; the first answer waits for it.
-        requests.get(endpoint, timeout=PATIENCE)
-        yield endpoint
+    venv = service_venv()
+    believer = {} if asking else {"identity": "tests.glance.believing:identity"}
+    configuration.glance(directory, extra=extra, asking=asking, **believer)
+    services.make_glance_database(venv, directory)
+    with services.listening() as listener:
+        endpoint = services.url_of("glance", listener)
+        program = () if asking else (BELIEVING,)
+        env = {"PYTHONPATH": f"{CHECKOUT / 'src'}{os.pathsep}{CHECKOUT}"}
+        with services.serving(venv, "glance", directory, listener, program=program, env=env):
+            services.require_answer("glance", directory, endpoint, None)
+            yield endpoint
 
 
 @dataclass(frozen=True)
@@ -256,6 +177,7 @@ def cloud_at(
         monkeypatch.delenv(name)
     for files in ("CONFIG_FILES", "SECURE_FILES"):  # those of the user and of the host
         monkeypatch.setattr(f"openstack.config.loader.{files}", [])
+    monkeypatch.setenv("XDG_STATE_HOME", str(directory / "state"))
     monkeypatch.setattr(uploads, "cache_directory", lambda: directory / "cache")
     cloud = GlanceCloud(endpoint, directory / "clouds.yaml")
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cloud.clouds_yaml))

@@ -3,51 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import grp
-import os
-import pwd
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import openstack
 import pytest
+from openstack.connection import Connection
 
-from imagefactory.run import need, run, started
-from tests.glance.cloud import HERE, running_glance, service_venv
+from imagefactory.devcloud import configuration, people, services
+from imagefactory.devcloud.configuration import REGION
+from tests.glance.cloud import running_glance, service_venv
 
 CANARY = "correct-horse-canary-staple"
 """The password of every user: it may be found nowhere but in clouds.yaml."""
-
-_CONFIGURATION = """\
-[DEFAULT]
-log_file = {directory}/keystone.log
-[database]
-connection = sqlite:///{directory}/keystone.sqlite
-[fernet_tokens]
-key_repository = {directory}/fernet
-[credential]
-key_repository = {directory}/credential
-[cache]
-enabled = false
-"""
-
-_AUTHTOKEN = """\
-[keystone_authtoken]
-www_authenticate_uri = {url}
-auth_url = {url}
-cafile = {authority}
-auth_type = password
-username = admin
-password = {password}
-project_name = admin
-user_domain_id = default
-project_domain_id = default
-service_token_roles_required = true
-"""
-
-_REGION = "here"
 
 
 @dataclass(frozen=True)
@@ -77,7 +46,7 @@ class Identity:
 
     def entry(self, auth: dict[str, str], **more: Any) -> dict[str, Any]:
         """A cloud of clouds.yaml."""
-        return {"auth": auth, "region_name": _REGION, "cacert": str(self.authority), **more}
+        return {"auth": auth, "region_name": REGION, "cacert": str(self.authority), **more}
 
     @contextlib.contextmanager
     def service(self, kind: str, url: str) -> Iterator[None]:
@@ -86,7 +55,7 @@ class Identity:
             keystone: Any = cloud.identity
             service = keystone.create_service(name=kind, type=kind)
             keystone.create_endpoint(
-                service_id=service.id, interface="public", region_id=_REGION, url=url
+                service_id=service.id, interface="public", region_id=REGION, url=url
             )
             try:
                 yield
@@ -97,7 +66,7 @@ class Identity:
     def region(self, name: str, directory: Path) -> Iterator[str]:
         """Have one more region, with a Glance of its own, while a block runs; yield its URL."""
         with (
-            running_glance(directory, authtoken=self.authtoken) as endpoint,
+            running_glance(directory, asking=self.asking) as endpoint,
             self.connect("admin") as cloud,
         ):
             keystone: Any = cloud.identity
@@ -113,80 +82,39 @@ class Identity:
                 keystone.delete_region(name)
 
     @property
-    def authtoken(self) -> str:
+    def asking(self) -> str:
         """How a Glance asks this Keystone."""
-        return _AUTHTOKEN.format(url=self.url, authority=self.authority, password=CANARY)
+        return configuration.authtoken(self.url, self.authority, CANARY)
 
-    def connect(
-        self, user: str = "builder", region: str = _REGION
-    ) -> openstack.connection.Connection:
+    def connect(self, user: str = "builder", region: str = REGION) -> Connection:
         """Log in by a client of one's own."""
         auth = self.auth(user)
         if user == "admin":
-            auth |= {"project_name": "admin", "project_domain_id": "default"}
             del auth["project_id"]
-        entry = {**self.entry(auth), "region_name": region}
-        return openstack.connect(**entry, load_yaml_config=False, load_envvars=False)
+            auth |= people.ADMIN_PROJECT
+        return people.connect({**self.entry(auth), "region_name": region})
 
 
 @contextlib.contextmanager
 def running_identity(directory: Path) -> Iterator[Identity]:
-    """Run Keystone and Glance in a fresh directory, with a project and two users."""
-    venv = service_venv("keystone")
-    (directory / "keystone.conf").write_text(_CONFIGURATION.format(directory=directory))
-    _certify(directory)
-    manage: list[str | Path] = [venv / "bin/keystone-manage", "--config-dir", directory]
-    log = directory / "manage.log"
-    run([*manage, "db_sync"], log=log, timeout=120)
-    me, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
-    for keys in ("fernet_setup", "credential_setup"):
-        run([*manage, keys, "--keystone-user", me, "--keystone-group", group], log=log)
-    command: list[str | Path] = [venv / "bin/python", HERE / "service.py", "keystone", directory]
-    with (
-        (directory / "service.log").open("wb") as output,
-        started(command, stderr=output) as process,
-    ):
-        assert process.stdout is not None
-        port = process.stdout.readline().strip()
-        assert port, f"Keystone did not start: {(directory / 'gunicorn.log').read_text()}"
-        url = f"https://127.0.0.1:{port}/v3"
-        first = ["--bootstrap-password", CANARY, "--bootstrap-region-id", _REGION]
-        for interface in ("public", "internal"):  # the latter is where Glance asks
-            first += [f"--bootstrap-{interface}-url", url]
-        run([*manage, "bootstrap", *first], log=log)
-        authority = directory / "tls.crt"
-        glance = directory / "glance"
-        glance.mkdir()
-        nobody = Identity(url, authority, "")
-        with running_glance(glance, authtoken=nobody.authtoken) as endpoint:
-            yield Identity(url, authority, _people(nobody, endpoint))
-
-
-def _certify(directory: Path) -> None:
-    """Make a certificate for the loopback that is its own authority."""
-    openssl = need("openssl", "openssl")
-    words: list[str | Path] = [openssl, "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2"]
-    words += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=127.0.0.1"]
-    words += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    words += ["-keyout", str(directory / "tls.key"), "-out", str(directory / "tls.crt")]
-    run(words)
-
-
-def _people(identity: Identity, glance: str) -> str:
-    with identity.connect("admin") as cloud:
-        keystone: Any = cloud.identity
-        project = keystone.create_project(name="factory", domain_id="default")
-        for user, role in (("builder", "member"), ("reader", "reader")):
-            person = keystone.create_user(
-                name=user, password=CANARY, domain_id="default", default_project_id=project.id
-            )
-            known = keystone.find_role(role)
-            keystone.assign_project_role_to_user(project.id, person.id, known.id)
-        service = keystone.create_service(name="glance", type="image")
-        keystone.create_endpoint(
-            service_id=service.id, interface="public", region_id=_REGION, url=glance
-        )
-        return str(project.id)
+    """Run Keystone and Glance in a directory, with a project and two users."""
+    venv = service_venv()
+    keystone, glance = directory / "keystone", directory / "glance"
+    configuration.keystone(keystone)
+    services.make_keystone_database(venv, keystone)
+    with services.listening() as listener:
+        url = services.url_of("keystone", listener)
+        services.bootstrap(venv, keystone, url, CANARY)
+        nobody = Identity(url, keystone / "tls.crt", "")
+        with (
+            services.serving(venv, "keystone", keystone, listener),
+            running_glance(glance, asking=nobody.asking) as endpoint,
+            contextlib.closing(nobody.connect("admin")) as admin,
+        ):
+            users = {"builder": (CANARY, "member"), "reader": (CANARY, "reader")}
+            project = people.populate(admin, users)
+            people.announce_glance(admin, endpoint)
+            yield Identity(url, nobody.authority, project)
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,7 @@ class Home:
                 yield file
 
 
-_KINDS = ("CONFIG", "CACHE", "DATA")
+_KINDS = ("CONFIG", "CACHE", "DATA", "STATE")
 
 
 @pytest.fixture

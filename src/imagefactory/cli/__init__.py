@@ -11,6 +11,7 @@ from imagefactory.catalog import Catalog
 from imagefactory.cli.adopt import adopt_command
 from imagefactory.cli.build import build_command, plan_command
 from imagefactory.cli.cache import cache_group
+from imagefactory.cli.devcloud import devcloud_group
 from imagefactory.cli.look import doctor_command, list_command, schema_command, show_command
 from imagefactory.cli.proof import test_command, verify_command
 from imagefactory.cli.upload import upload_command
@@ -66,5 +67,6 @@ for _command in (
     upload_command,
     schema_command,
     cache_group,
+    devcloud_group,
 ):
     main.add_command(_command)

@@ -1,4 +1,4 @@
-"""Clouds of clouds.yaml, and logging in to them."""
+"""Clouds of clouds.yaml and the devcloud, and logging in to them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from imagefactory import __version__
+from imagefactory.devcloud.place import OFFERED, UP, Place
 from imagefactory.errors import CloudError, ConfigError
 from imagefactory.glance.client import Glance
 from imagefactory.glance.failures import UnknownCloudError, clean, describe
@@ -34,6 +35,7 @@ def check_configured(cloud: str, region: str | None = None) -> None:
     Raises:
         UnknownCloudError: No such cloud is configured.
         ConfigError: The configuration cannot be read.
+        CloudError: It is the devcloud, which does not run.
     """
     _region(cloud, region)
 
@@ -74,9 +76,10 @@ def _region(cloud: str, region: str | None = None) -> CloudRegion:
         config = OpenStackConfig(app_name="imagefactory", app_version=__version__)
         known = sorted(set(config.get_cloud_names()) - {_NO_CLOUD})
         if cloud in known:
-            if region is None:  # the key itself would mean: none
-                return config.get_one(cloud=cloud)
-            return config.get_one(cloud=cloud, region_name=region)
+            return _choose(config, cloud, region)
+        if cloud in OFFERED:
+            _refuse_broken_files()
+            return _choose(_of_the_devcloud(cloud), cloud, region)
     except (auth_errors.ClientException, sdk_errors.SDKException) as error:
         what, hint = describe(error)
         if region and isinstance(error, sdk_errors.ConfigException):
@@ -88,7 +91,30 @@ def _region(cloud: str, region: str | None = None) -> CloudRegion:
             f"the cloud {cloud!r} {what}: {clean(str(error), ())}", hint=hint
         ) from None
     _refuse_broken_files()
+    if Place.default().running():
+        known += OFFERED
     raise UnknownCloudError(cloud, known, config.config_filename)
+
+
+def _of_the_devcloud(cloud: str) -> OpenStackConfig:
+    """Find a cloud of the devcloud, which needs no line in anybody's clouds.yaml."""
+    place = Place.default()
+    if not place.running():
+        raise CloudError(f"the cloud {cloud!r} does not run", hint=f"start it: `{UP}`")
+    return OpenStackConfig(
+        config_files=[str(place.clouds_yaml)],
+        secure_files=[],
+        vendor_files=[],
+        load_envvars=False,
+        app_name="imagefactory",
+        app_version=__version__,
+    )
+
+
+def _choose(config: OpenStackConfig, cloud: str, region: str | None) -> CloudRegion:
+    if region is None:  # the key itself would mean: none
+        return config.get_one(cloud=cloud)
+    return config.get_one(cloud=cloud, region_name=region)
 
 
 def _refuse_broken_files() -> None:

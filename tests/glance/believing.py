@@ -1,7 +1,6 @@
-"""The program that serves the tests' Glance or Keystone; run by the Python of its own venv.
+"""Glance with a stand-in for Keystone, which believes what a token says.
 
-Usage: service.py glance|keystone DIRECTORY. It listens on a free port of the loopback and prints
-it; with TLS where the directory holds a key.
+Usage: believing.py DIRECTORY SOCKET, like imagefactory.devcloud.service, which it is built upon.
 
 Below Glance's /identity stands as much of Keystone's API as a login needs. Every user exists,
 with the password ``NAME-password``; the roles are those of ROLES; a project's id is its name.
@@ -10,13 +9,12 @@ with the password ``NAME-password``; the roles are those of ROLES; a project's i
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+from imagefactory.devcloud.service import Application, glance, serve
 
 ROLES = {"admin": "admin,member,reader"}
 COMMON_ROLES = "member,reader"
@@ -81,64 +79,16 @@ def identity(_configuration: dict[str, str], **_options: str) -> Callable[[Appli
     return wrap
 
 
-def glance() -> Application:
+def believing() -> Application:
     """Return Glance, and the little of Keystone below /identity."""
-    from glance.wsgi import api  # type: ignore[import-not-found,unused-ignore]
+    real = glance()
 
     def application(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
         below_identity = environ["PATH_INFO"].startswith("/identity")
-        return (login if below_identity else api.application)(environ, start)
+        return (login if below_identity else real)(environ, start)
 
     return application
 
 
-def keystone() -> Application:
-    """Return a real Keystone."""
-    from keystone.wsgi import api  # type: ignore[import-not-found,unused-ignore]
-
-    served: Application = api.application
-    return served
-
-
-SERVICES = {"glance": glance, "keystone": keystone}
-
-
-def serve(service: str, directory: Path) -> None:
-    """Serve a service from a directory that holds its configuration."""
-    # The services' and gunicorn's option parsers read sys.argv; there is nothing for them in it.
-    sys.argv[1:] = []
-    os.environ[f"OS_{service.upper()}_CONFIG_DIR"] = str(directory)
-    from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped,unused-ignore]
-
-    class Server(BaseApplication):  # type: ignore[misc,unused-ignore]
-        def load_config(self) -> None:
-            options: dict[str, Any] = {
-                "bind": "127.0.0.1:0",
-                "worker_class": "gthread",  # see the docstring of cloud.py
-                "threads": 8,
-                "workers": 1,
-                "timeout": 120,
-                "graceful_timeout": 1,
-                "control_socket_disable": True,
-                "errorlog": str(directory / "gunicorn.log"),
-                "when_ready": announce,
-            }
-            if (directory / "tls.key").exists():
-                options["certfile"] = str(directory / "tls.crt")
-                options["keyfile"] = str(directory / "tls.key")
-            for name, value in options.items():
-                self.cfg.set(name, value)
-
-        def load(self) -> Application:
-            return SERVICES[service]()
-
-    Server().run()
-
-
-def announce(arbiter: Any) -> None:
-    """Print the port that the kernel chose, for the one who started us."""
-    print(arbiter.LISTENERS[0].sock.getsockname()[1], flush=True)  # noqa: T201
-
-
 if __name__ == "__main__":
-    serve(sys.argv[1], Path(sys.argv[2]))
+    serve("glance", believing, Path(sys.argv[1]), int(sys.argv[2]))

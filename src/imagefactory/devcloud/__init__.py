@@ -1,0 +1,1 @@
+"""A real Keystone and Glance on the loopback, for those who have no cloud at hand."""
