@@ -15,11 +15,11 @@ from typing import NoReturn
 
 from imagefactory import run
 from imagefactory.arch import ArchProfile
-from imagefactory.data import write_whole
+from imagefactory.data import cache_directory, write_whole
 from imagefactory.errors import ImageFactoryError
 from imagefactory.packages.mirrors import Mirrors
 from imagefactory.packages.tools import unpack
-from tools.bench import dib, disk, images, page, trees
+from tools.bench import dib, disk, images, page, trees, uploads
 from tools.bench.place import Place, opened
 from tools.bench.table import Group, Row, facts, plain
 
@@ -73,6 +73,12 @@ def disks(place: Place, wish: Wish) -> Iterator[Row]:
         yield from disk.rows(tar, programs, scratch, plan.template.disk_size, place.rounds)
 
 
+def sending(place: Place, _wish: Wish) -> Iterator[Row]:
+    """Yield uploads."""
+    with place.scratch() as scratch:
+        yield from uploads.rows(scratch, cache_directory(), place.rounds)
+
+
 Measure = Callable[[Place, Wish], Iterator[Row]]
 
 GROUPS: dict[str, tuple[str, Measure]] = {
@@ -81,6 +87,7 @@ GROUPS: dict[str, tuple[str, Measure]] = {
     "dib": ("diskimage-builder", builder),
     "image": ("Whole images", whole),
     "disk": ("Disk stage", disks),
+    "upload": ("Uploads", sending),
 }
 
 _NEEDS = {"foreign": "native", "dib": "native", "image": "native"}
