@@ -88,7 +88,7 @@ def _curl(disk: Path) -> Figure:
     """Time curl alone: what comes before and after it is not in the figure."""
     with openstack.connect(NAME) as glance:
         image = glance.image.create_image("curl", disk_format="raw", container_format="bare")
-        url = f"{glance.image.get_endpoint().rstrip('/')}/images/{image.id}/file"
+        url = f"{str(glance.image.get_endpoint()).rstrip('/')}/images/{image.id}/file"
         command = ["curl", "--fail", "--silent", "--show-error", "--upload-file", str(disk)]
         command += ["--header", "Content-Type: application/octet-stream", "--noproxy", "*"]
         command += ["--header", "@-", url]

@@ -33,13 +33,10 @@ _PAGE = 100
 
 
 class Body(Protocol):
-    """What is sent as an image's data: a stream of known length."""
+    """What is sent as an image's data: pieces of known length in all."""
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[bytes]: ...
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return the next bytes, at most so many; none at the end."""
 
 
 @dataclass(frozen=True)
