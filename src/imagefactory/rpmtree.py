@@ -49,6 +49,10 @@ class RpmRepository(Model):
     id: RepositoryId
     name: str | None = Field(default=None, description="for people, unset: the id")
     baseurl: RepositoryUrl = Field(description="where it is; what `--mirror` replaces")
+    baseurls: dict[Name, RepositoryUrl] = Field(
+        default={},
+        description="RPM's name of an architecture -> its `baseurl`, where that is another one",
+    )
     metalink: RepositoryUrl | None = Field(
         default=None, description="names mirrors, with checksums of what they must have"
     )
@@ -76,6 +80,11 @@ class RpmRepository(Model):
         if self.metalink and self.mirrorlist:
             raise ValueError("metalink and mirrorlist exclude each other")
         return self
+
+    def for_architecture(self, rpm: str) -> RpmRepository:
+        """Return the repository where an architecture, by RPM's name, finds it."""
+        url = self.baseurls.get(rpm, self.baseurl)
+        return self.model_copy(update={"baseurl": url, "baseurls": {}})
 
 
 class RpmTree(SystemTree):

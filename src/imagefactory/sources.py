@@ -62,7 +62,10 @@ class Sources:
         tools = Apt(tool_repositories, host, cache_directory, offline=offline)
         if isinstance(template.recipe, RpmTree):
             recipe = template.recipe
-            every = (*recipe.repositories, *recipe.extra_repositories)
+            every = tuple(
+                repository.for_architecture(profile.names.rpm)
+                for repository in (*recipe.repositories, *recipe.extra_repositories)
+            )
             image = Dnf(
                 mirrors.of_rpm(every),
                 {key: beside(template_file, key.file) for one in every for key in one.keys},
@@ -119,6 +122,13 @@ class Sources:
     def mirrors(self) -> tuple[str, ...]:
         """Where packages come from, each address once."""
         return tuple(dict.fromkeys(address for lists in self._all for address in lists.addresses))
+
+    @property
+    def apart(self) -> tuple[Lists, ...]:
+        """Each repository by itself, once: the image's, then its tools'."""
+        lists: list[Apt | Dnf] = [self.image, self.disk_tools, self.boot_tools]
+        parts: list[Lists] = [part for one in lists for part in one.apart]
+        return tuple({part.identity: part for part in parts}.values())
 
     @property
     def warnings(self) -> tuple[str, ...]:

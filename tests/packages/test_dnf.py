@@ -225,3 +225,11 @@ def test_the_lists_of_a_moment_ago_are_not_asked_for_again(
     os.utime(stamp, (1, 1))
     with pytest.raises(PackageError):
         dnf.refresh()
+
+
+def test_an_architecture_may_have_an_address_of_its_own() -> None:
+    two = RpmRepository(
+        id="two", baseurl="http://a/x", baseurls={"ppc64le": "http://b/x"}, trusted=True
+    )
+    assert two.for_architecture("ppc64le").baseurl == "http://b/x"
+    assert two.for_architecture("x86_64").baseurl == "http://a/x"

@@ -10,13 +10,17 @@ from pathlib import Path
 import click
 
 from imagefactory import properties, render, scs, template
-from imagefactory.cli.options import arch_option, config_option, json_option
+from imagefactory.cli.options import arch_option, config_option, json_option, mirror_option
 from imagefactory.console import say
-from imagefactory.errors import ConfigError
+from imagefactory.errors import ConfigError, PackageError
 from imagefactory.glance.stored import MARK_PART
 from imagefactory.glance.target import CloudTarget
+from imagefactory.online import Finding, Prober
+from imagefactory.packages.dnf import check_key
+from imagefactory.packages.mirrors import Mirrors
 from imagefactory.plan import installed
 from imagefactory.properties import PropertyMistakesError
+from imagefactory.rpmtree import RpmTree
 from imagefactory.settings import Settings
 from imagefactory.workbench import Workbench
 
@@ -49,7 +53,8 @@ class Verdict:
     "validate",
     epilog="Examples:\n\n  imagefactory validate\n\n"
     "  imagefactory validate debian-12 --arch all --built --cloud mycloud --scs\n\n"
-    "  imagefactory validate --cloud mycloud --scs 'Debian 12'",
+    "  imagefactory validate --cloud mycloud --scs 'Debian 12'\n\n"
+    "  imagefactory validate --online fedora-44 --arch all",
 )
 @click.argument("images", nargs=-1, metavar="[IMAGE]...")
 @arch_option
@@ -62,8 +67,15 @@ class Verdict:
 )
 @config_option
 @click.option("--scs", "by_scs", is_flag=True, help="By the standard scs-0102, too.")
+@click.option(
+    "--online",
+    is_flag=True,
+    help="Ask the templates' mirrors: are the repositories there, do the keys fit, do all "
+    "packages exist?",
+)
+@mirror_option
 @click.pass_obj
-def validate_command(
+def validate_command(  # noqa: PLR0913
     bench: Workbench,
     *,
     images: tuple[str, ...],
@@ -73,12 +85,21 @@ def validate_command(
     cloud: str | None,
     config: Path | None,
     by_scs: bool,
+    online: bool,
+    mirrors: tuple[str, ...],
 ) -> int:
     """Compare image properties with nova's vocabulary, and with the SCS standard for metadata.
 
     Of each IMAGE (default: all templates) what would be uploaded, of its newest builds, or of
-    images that are in a cloud. Exit status 0: all is well; 3: something is to be corrected.
+    images that are in a cloud. Exit status 0: all is well; 3: something is to be corrected;
+    5: with --online, a repository, a key or a package is not what the template says.
     """
+    if online:
+        if built or cloud or by_scs:
+            raise click.UsageError("--online looks at templates, not at properties of images")
+        names = images or sorted(bench.path.yaml_files("templates"))
+        prober = Prober(bench, Mirrors.chosen(mirrors))
+        return _tell(prober.findings(bench.orders(names, architectures)), as_json=as_json)
     if built:
         target = Settings.read(config).targets([cloud])[cloud] if cloud else CloudTarget()
         found = _built(bench, images, architectures, target)
@@ -100,10 +121,51 @@ Found = Iterator[tuple[str, Mapping[str, str]]]
 def _described(bench: Workbench, images: Sequence[str], architectures: Sequence[str]) -> Found:
     names = images or sorted(bench.path.yaml_files("templates"))
     for image, profile in bench.orders(names, architectures):
-        item, _ = template.load(bench.path, image)
+        item, file = template.load(bench.path, image)
+        _check_keys(item, file)
         told = scs.told(datetime.now(UTC), item.description, item.default_user)
         derived = properties.derive(profile, item, installed(item, profile))
         yield f"{image} {profile.name}", {**told, **derived}
+
+
+def _check_keys(item: template.ImageTemplate, file: Path) -> None:
+    """See that the keys which a template names are there, and are those that it means.
+
+    Raises:
+        PackageError: One is not.
+    """
+    if isinstance(item.recipe, RpmTree):
+        repositories = (*item.recipe.repositories, *item.recipe.extra_repositories)
+        for key in {key for repository in repositories for key in repository.keys}:
+            check_key(key, template.beside(file, key.file))
+
+
+def _tell(findings: Sequence[Finding], *, as_json: bool) -> int:
+    """Tell what the mirrors said, and return the exit status."""
+    if as_json:
+        facts = [{**asdict(one), "well": one.well} for one in findings]
+        click.echo(render.to_json(facts))
+    for finding in () if as_json else findings:
+        subject = f"{finding.image} {finding.architecture}"
+        if finding.well:
+            count = len(finding.sources)
+            say(f"{subject}: right, {finding.packages} packages of {count} repositories")
+        else:
+            say(f"{subject}: to be corrected")
+        for source in finding.sources:
+            if not source.well:
+                where = f"{source.name} ({source.address}, {source.architecture})"
+                say(f"  {where}: {_indented(source.wrong)}")
+        for text in finding.wrong:
+            say(f"  {_indented(text)}")
+        for text in finding.warnings:
+            say(f"  warning: {_indented(text)}")
+    bad = {finding.exit_code for finding in findings if not finding.well}
+    return PackageError.exit_code if PackageError.exit_code in bad else max(bad, default=0)
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n    ")
 
 
 def _built(

@@ -104,6 +104,33 @@ class Dnf:
         self._root = cache / "dnf" / hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     @property
+    def identity(self) -> str:
+        """A name that no other lists have."""
+        return self._root.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What people call its repositories."""
+        return tuple(repository.id for repository in self.repositories)
+
+    @property
+    def apart(self) -> tuple[Dnf, ...]:
+        """Each of its repositories as lists of its own."""
+        cache = self._root.parent.parent
+        return tuple(
+            Dnf(
+                (repository,),
+                {key: self._keys[key] for key in repository.keys},
+                self.architecture,
+                self.release,
+                cache,
+                platform=self._platform,
+                offline=self.offline,
+            )
+            for repository in self.repositories
+        )
+
+    @property
     def age(self) -> float | None:
         """Seconds since the lists were fetched; None if they never were."""
         try:
@@ -120,12 +147,16 @@ class Dnf:
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where its packages come from."""
-        return tuple(_address(repository) for repository in self.repositories)
+        return tuple(map(self._asked_address, self.repositories))
 
     @property
     def unsigned(self) -> tuple[str, ...]:
         """Those of the addresses whose packages are taken as they are."""
-        return tuple(_address(item) for item in self.repositories if item.trusted)
+        return tuple(self._asked_address(item) for item in self.repositories if item.trusted)
+
+    def _asked_address(self, repository: RpmRepository) -> str:
+        address = _address(repository).replace("$releasever", self.release)
+        return address.replace("$basearch", self.architecture)
 
     def refresh(self) -> None:
         """Bring the lists up to date, unless that was done minutes ago.
@@ -191,7 +222,7 @@ class Dnf:
             directory = self._root / "download"
             shutil.rmtree(directory, ignore_errors=True)  # what a killed process left
             directory.mkdir()
-            wanted = [(p.name, p.version, p.architecture, f"sha256:{p.sha256}") for p in missing]
+            wanted = [_wanted(package) for package in missing]
             files = self._ask("fetch", {"packages": wanted, "directory": str(directory)})
             trusted = {repository.id for repository in self.repositories if repository.trusted}
             self._check_signatures(
@@ -202,6 +233,35 @@ class Dnf:
                 if file.parent != directory:  # of a repository on this machine: not ours to move
                     file = Path(shutil.copyfile(file, directory / file.name))
                 self.pool.add(file, package)
+
+    def probe(self, packages: Iterable[Package]) -> tuple[str, ...]:
+        """Fetch the smallest package of each repository, and look at its signature.
+
+        Args:
+            packages: Those of an answer of `resolve`.
+
+        Returns:
+            What is wrong, repository by repository.
+        """
+        smallest: dict[str, Package] = {}
+        by_checksum = {f"sha256:{package.sha256}": package for package in packages}
+        with self._lock():
+            wanted = [_wanted(package) for package in by_checksum.values()]
+            origins = self._ask("origins", {"packages": wanted})
+        for checksum, origin in origins.items():
+            package = by_checksum[checksum]
+            if origin not in smallest or package.size < smallest[origin].size:
+                smallest[origin] = package
+        trusted = {repository.id for repository in self.repositories if repository.trusted}
+        wrong = []
+        for origin, package in sorted(smallest.items()):
+            try:
+                self.fetch([package])
+                if origin not in trusted:  # one that was in the pool was signed by some key, once
+                    self._check_signatures([str(self.pool.take(package))])
+            except PackageError as error:
+                wrong.append(f"{origin}: {package}: {error.message}")
+        return tuple(wrong)
 
     @property
     def _config(self) -> Path:
@@ -227,7 +287,7 @@ class Dnf:
             raise unwritable(self._root.parent.parent, error) from None
         Store(self._root.parent.parent, "dnf").get(self._root.name)  # marks them as used
         for key, file in self._keys.items():
-            _check_key(key, file)
+            check_key(key, file)
 
     def _settings(self) -> str:
         main = {
@@ -307,6 +367,11 @@ class Dnf:
             ) from None
 
 
+def _wanted(package: Package) -> tuple[str, str, str, str]:
+    """Name a package as `dnf_query` wants to hear it."""
+    return package.name, package.version, package.architecture, f"sha256:{package.sha256}"
+
+
 def _address(repository: RpmRepository) -> str:
     return repository.metalink or repository.mirrorlist or repository.baseurl
 
@@ -336,7 +401,7 @@ def _options(repository: RpmRepository, keys: Sequence[Path]) -> Iterator[tuple[
     yield "skip_if_unavailable", "0" if repository.required else "1"
 
 
-def _check_key(key: SigningKey, file: Path) -> None:
+def check_key(key: SigningKey, file: Path) -> None:
     """See that a file holds the key that the template means, and no other.
 
     Raises:

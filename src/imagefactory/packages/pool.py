@@ -99,7 +99,16 @@ class Lists(Protocol):
     """The lists of packages of some repositories, for one architecture."""
 
     pool: Pool
+    architecture: str
     offline: bool
+
+    @property
+    def identity(self) -> str:
+        """A name that no other lists have."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What people call its repositories."""
 
     @property
     def age(self) -> float | None:
