@@ -81,10 +81,9 @@ class RpmRepository(Model):
             raise ValueError("metalink and mirrorlist exclude each other")
         return self
 
-    def for_architecture(self, rpm: str) -> RpmRepository:
-        """Return the repository where an architecture, by RPM's name, finds it."""
-        url = self.baseurls.get(rpm, self.baseurl)
-        return self.model_copy(update={"baseurl": url, "baseurls": {}})
+    def baseurl_for(self, rpm: str) -> str:
+        """Return where an architecture, by RPM's name, finds it."""
+        return self.baseurls.get(rpm, self.baseurl)
 
 
 class RpmTree(SystemTree):
@@ -106,6 +105,10 @@ class RpmTree(SystemTree):
     extra_packages: tuple[RpmName, ...] = Field(
         default=(), description="for templates that extend another one"
     )
+    local_packages: Beside | None = Field(
+        default=None,
+        description="directory of .rpm files beside the template, used like one more repository",
+    )
     exclude: tuple[str, ...] = Field(
         default=(), description="packages that are never installed; * is a wildcard"
     )
@@ -121,3 +124,21 @@ class RpmTree(SystemTree):
     database: Literal["usr/lib/sysimage/rpm", "var/lib/rpm"] = Field(
         default="usr/lib/sysimage/rpm", description="where the release's rpm has its database"
     )
+
+    @property
+    def all_repositories(self) -> tuple[RpmRepository, ...]:
+        """Those of the distribution, and those that were added."""
+        return (*self.repositories, *self.extra_repositories)
+
+    @property
+    def signed(self) -> bool:
+        """Whether every package has to bear a signature."""
+        return not self.local_packages and not any(one.trusted for one in self.all_repositories)
+
+    @model_validator(mode="after")
+    def _ids_are_distinct(self) -> RpmTree:
+        ids = [repository.id for repository in self.all_repositories]
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        if twice:
+            raise ValueError(f"two repositories have the id {', '.join(twice)}")
+        return self

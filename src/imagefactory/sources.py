@@ -11,12 +11,12 @@ from pathlib import Path
 from imagefactory import run
 from imagefactory.arch import ArchProfile
 from imagefactory.errors import PackageError
-from imagefactory.packages import local
+from imagefactory.packages import local, local_rpm
 from imagefactory.packages.apt import Apt
 from imagefactory.packages.dnf import Dnf
 from imagefactory.packages.mirrors import NONE, Mirrors
 from imagefactory.packages.pool import Lists, Package
-from imagefactory.rpmtree import RpmTree
+from imagefactory.rpmtree import RpmRepository, RpmTree
 from imagefactory.template import DebianTree, ImageTemplate, Repository, beside
 
 
@@ -62,12 +62,13 @@ class Sources:
         tools = Apt(tool_repositories, host, cache_directory, offline=offline)
         if isinstance(template.recipe, RpmTree):
             recipe = template.recipe
-            every = tuple(
-                repository.for_architecture(profile.names.rpm)
-                for repository in (*recipe.repositories, *recipe.extra_repositories)
-            )
+            every = recipe.all_repositories
+            here: tuple[RpmRepository, ...] = ()
+            if recipe.local_packages:
+                directory = beside(template_file, recipe.local_packages)
+                here = (local_rpm.repository_of(directory, cache_directory),)
             image = Dnf(
-                mirrors.of_rpm(every),
+                (*mirrors.of_rpm(every, profile.names.rpm), *here),
                 {key: beside(template_file, key.file) for one in every for key in one.keys},
                 profile.names.rpm,
                 template.distribution.release,

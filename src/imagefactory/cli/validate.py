@@ -135,8 +135,7 @@ def _check_keys(item: template.ImageTemplate, file: Path) -> None:
         PackageError: One is not.
     """
     if isinstance(item.recipe, RpmTree):
-        repositories = (*item.recipe.repositories, *item.recipe.extra_repositories)
-        for key in {key for repository in repositories for key in repository.keys}:
+        for key in {key for one in item.recipe.all_repositories for key in one.keys}:
             check_key(key, template.beside(file, key.file))
 
 

@@ -35,6 +35,9 @@ PYTHON = "/usr/bin/python3"
 
 QUERY = Path(__file__).with_name("dnf_query.py")
 
+_DIGITS = {"sha256": 64, "sha512": 128}
+"""Kind of checksum -> its hexadecimal digits; weaker ones are none."""
+
 _REFRESH_TIMEOUT = 600.0
 _FETCH_TIMEOUT = 1800.0
 
@@ -100,7 +103,8 @@ class Dnf:
         self.pool = Pool(cache / "pool", "rpm")
         self._keys = keys
         self._platform = platform
-        asked = f"{architecture} {release} {platform}\n" + "".join(map(_section, repositories))
+        sections = (section(repository, architecture) for repository in repositories)
+        asked = f"{architecture} {release} {platform}\n" + "".join(sections)
         self._root = cache / "dnf" / hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     @property
@@ -155,7 +159,8 @@ class Dnf:
         return tuple(self._asked_address(item) for item in self.repositories if item.trusted)
 
     def _asked_address(self, repository: RpmRepository) -> str:
-        address = _address(repository).replace("$releasever", self.release)
+        _, address = _place(repository, self.architecture)
+        address = address.replace("$releasever", self.release)
         return address.replace("$basearch", self.architecture)
 
     def refresh(self) -> None:
@@ -229,7 +234,7 @@ class Dnf:
                 [file for file, origin in files.values() if origin not in trusted]
             )
             for package in missing:
-                file = Path(files[f"sha256:{package.sha256}"][0])
+                file = Path(files[":".join(package.checksum)][0])
                 if file.parent != directory:  # of a repository on this machine: not ours to move
                     file = Path(shutil.copyfile(file, directory / file.name))
                 self.pool.add(file, package)
@@ -244,7 +249,7 @@ class Dnf:
             What is wrong, repository by repository.
         """
         smallest: dict[str, Package] = {}
-        by_checksum = {f"sha256:{package.sha256}": package for package in packages}
+        by_checksum = {":".join(package.checksum): package for package in packages}
         with self._lock():
             wanted = [_wanted(package) for package in by_checksum.values()]
             origins = self._ask("origins", {"packages": wanted})
@@ -304,7 +309,7 @@ class Dnf:
         }
         lines = "".join(f"{name}={value}\n" for name, value in main.items())
         sections = (
-            _section(repository, [self._keys[key] for key in repository.keys])
+            section(repository, self.architecture, [self._keys[key] for key in repository.keys])
             for repository in self.repositories
         )
         return f"[main]\n{lines}{''.join(sections)}"
@@ -369,26 +374,36 @@ class Dnf:
 
 def _wanted(package: Package) -> tuple[str, str, str, str]:
     """Name a package as `dnf_query` wants to hear it."""
-    return package.name, package.version, package.architecture, f"sha256:{package.sha256}"
+    return package.name, package.version, package.architecture, ":".join(package.checksum)
 
 
-def _address(repository: RpmRepository) -> str:
-    return repository.metalink or repository.mirrorlist or repository.baseurl
+def _place(repository: RpmRepository, architecture: str) -> tuple[str, str]:
+    """Return dnf's option by which a repository is found, and its value."""
+    if repository.metalink:
+        return "metalink", repository.metalink
+    if repository.mirrorlist:
+        return "mirrorlist", repository.mirrorlist
+    return "baseurl", repository.baseurl_for(architecture)
 
 
-def _section(repository: RpmRepository, keys: Sequence[Path] = ()) -> str:
-    """Write a repository as dnf.conf(5) has it."""
+def section(repository: RpmRepository, architecture: str, keys: Sequence[Path] = ()) -> str:
+    """Write a repository as dnf.conf(5) has it.
+
+    Args:
+        repository: The repository.
+        architecture: RPM's name of the one whose packages it shall give.
+        keys: Where the files of its keys are.
+    """
     return f"[{repository.id}]\n" + "".join(
-        f"{name}={value}\n" for name, value in _options(repository, keys)
+        f"{name}={value}\n" for name, value in _options(repository, architecture, keys)
     )
 
 
-def _options(repository: RpmRepository, keys: Sequence[Path]) -> Iterator[tuple[str, str]]:
+def _options(
+    repository: RpmRepository, architecture: str, keys: Sequence[Path]
+) -> Iterator[tuple[str, str]]:
     yield "name", repository.name or repository.id
-    kind = next(
-        (kind for kind in ("metalink", "mirrorlist") if getattr(repository, kind)), "baseurl"
-    )
-    yield kind, _address(repository)
+    yield _place(repository, architecture)
     yield "gpgcheck", "0" if repository.trusted else "1"
     yield "repo_gpgcheck", "1" if repository.signed_metadata else "0"
     if keys:
@@ -428,11 +443,13 @@ def check_key(key: SigningKey, file: Path) -> None:
 
 def _package(fields: dict[str, Any]) -> Package:
     kind, _, digest = str(fields["checksum"]).partition(":")
-    if kind != "sha256" or not re.fullmatch("[0-9a-f]{64}", digest):
+    if not re.fullmatch(f"[0-9a-f]{{{_DIGITS.get(kind, 0)}}}", digest):
         raise PackageError(
             f"the repository {fields['repository']} lists {fields['name']} with a checksum "
-            f"of the kind {kind}; sha256 is expected"
+            f"of the kind {kind}; {' or '.join(_DIGITS)} is expected"
         )
     names = ("name", "version", "architecture")
     name, version, architecture = (str(fields[key]) for key in names)
-    return Package(name, version, architecture, digest, int(fields["size"]))
+    return Package(
+        name, version, architecture, size=int(fields["size"]), **{"sha256": "", kind: digest}
+    )

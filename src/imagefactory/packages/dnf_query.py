@@ -16,6 +16,7 @@ import dnf.exceptions
 import dnf.module.module_base
 import dnf.repo
 import dnf.rpm
+import hawkey
 
 
 def main() -> int:
@@ -90,7 +91,8 @@ def _origins(base: Any, request: dict[str, Any]) -> dict[str, str]:
 def _found(base: Any, request: dict[str, Any]) -> dict[tuple[str, ...], Any]:
     wanted = {tuple(one) for one in request["packages"]}
     found: dict[tuple[str, ...], Any] = {}
-    for package in base.sack.query():
+    # All there is: a stream that was enabled for the choice is not enabled any more.
+    for package in base.sack.query(flags=hawkey.IGNORE_EXCLUDES):
         key = (package.name, package.evr, package.arch, ":".join(package.returnIdSum()))
         if key in wanted:
             found[key] = package
