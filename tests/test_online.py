@@ -210,8 +210,13 @@ def test_a_key_that_is_not_the_one_that_was_meant_is_told_without_a_network(
     told = validate("small", status=NOT_FOUND)
     assert "holds the key" in told["sources"][0]["wrong"]
     done = CliRunner().invoke(cli.main, ["--path", str(tmp_path), "validate", "small"])
-    assert done.exit_code == NOT_FOUND
-    assert "holds the key" in done.stderr
+    assert done.exit_code == ConfigError.exit_code
+    assert "small x86_64: to be corrected\n  key: " in done.stdout
+    assert "holds the key" in done.stdout
+    (tmp_path / "templates/key").unlink()
+    done = CliRunner().invoke(cli.main, ["--path", str(tmp_path), "validate", "small", "--json"])
+    (told,) = json.loads(done.stdout)
+    assert "does not exist" in told["keys"][0]
 
 
 def test_a_metalink_leads_to_the_mirror_and_a_lying_one_does_not(

@@ -35,6 +35,7 @@ class Verdict:
         warnings: What nova will not like.
         scs: What the SCS standard has otherwise; empty if nobody asked.
         conforms: Whether the standard is kept.
+        keys: Files of keys that are not what the template says.
     """
 
     subject: str
@@ -42,11 +43,12 @@ class Verdict:
     warnings: tuple[str, ...]
     scs: tuple[str, ...] = ()
     conforms: bool = True
+    keys: tuple[str, ...] = ()
 
     @property
     def well(self) -> bool:
         """Whether there is nothing to correct."""
-        return self.conforms and not self.mistakes
+        return self.conforms and not self.mistakes and not self.keys
 
 
 @click.command(
@@ -107,7 +109,7 @@ def validate_command(  # noqa: PLR0913
         found = _in_cloud(cloud, images, config)
     else:
         found = _described(bench, images, architectures)
-    verdicts = [_judge(subject, what, by_scs=by_scs) for subject, what in found]
+    verdicts = [_judge(subject, what, keys, by_scs=by_scs) for subject, what, keys in found]
     if as_json:
         click.echo(render.to_json([{**asdict(one), "well": one.well} for one in verdicts]))
     for verdict in () if as_json else verdicts:
@@ -115,28 +117,28 @@ def validate_command(  # noqa: PLR0913
     return 0 if all(verdict.well for verdict in verdicts) else ConfigError.exit_code
 
 
-Found = Iterator[tuple[str, Mapping[str, str]]]
+Found = Iterator[tuple[str, Mapping[str, str], tuple[str, ...]]]
+"""What is looked at, its properties, and what is wrong with its keys."""
 
 
 def _described(bench: Workbench, images: Sequence[str], architectures: Sequence[str]) -> Found:
     names = images or sorted(bench.path.yaml_files("templates"))
     for image, profile in bench.orders(names, architectures):
         item, file = template.load(bench.path, image)
-        _check_keys(item, file)
         told = scs.told(datetime.now(UTC), item.description, item.default_user)
         derived = properties.derive(profile, item, installed(item, profile))
-        yield f"{image} {profile.name}", {**told, **derived}
+        yield f"{image} {profile.name}", {**told, **derived}, tuple(_wrong_keys(item, file))
 
 
-def _check_keys(item: template.ImageTemplate, file: Path) -> None:
-    """See that the keys which a template names are there, and are those that it means.
-
-    Raises:
-        PackageError: One is not.
-    """
-    if isinstance(item.recipe, RpmTree):
-        for key in {key for one in item.recipe.all_repositories for key in one.keys}:
+def _wrong_keys(item: template.ImageTemplate, file: Path) -> Iterator[str]:
+    """Tell which keys that a template names are not there, or are others than it means."""
+    if not isinstance(item.recipe, RpmTree):
+        return
+    for key in dict.fromkeys(key for one in item.recipe.all_repositories for key in one.keys):
+        try:
             check_key(key, template.beside(file, key.file))
+        except PackageError as error:
+            yield error.message
 
 
 def _tell(findings: Sequence[Finding], *, as_json: bool) -> int:
@@ -175,7 +177,8 @@ def _built(
     for image in images or bench.catalog.images():
         for build in bench.builds(image, architectures):
             new = NewImage.of_build(build, target, "private")
-            yield f"{image} {build.architecture} of {build.manifest['built'][:16]}", new.properties
+            subject = f"{image} {build.architecture} of {build.manifest['built'][:16]}"
+            yield subject, new.properties, ()
 
 
 def _in_cloud(name: str, images: Sequence[str], config: Path | None) -> Found:
@@ -188,10 +191,12 @@ def _in_cloud(name: str, images: Sequence[str], config: Path | None) -> Found:
             if MARK_PART in image.properties:  # nova starts no guest of a kernel alone
                 continue
             numbers = {key: str(image.fields[key] or 0) for key in ("min_disk", "min_ram")}
-            yield f"{image.name} ({image.id})", {**image.properties, **numbers}
+            yield f"{image.name} ({image.id})", {**image.properties, **numbers}, ()
 
 
-def _judge(subject: str, told: Mapping[str, str], *, by_scs: bool) -> Verdict:
+def _judge(
+    subject: str, told: Mapping[str, str], keys: tuple[str, ...], *, by_scs: bool
+) -> Verdict:
     mistakes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     try:
@@ -200,13 +205,14 @@ def _judge(subject: str, told: Mapping[str, str], *, by_scs: bool) -> Verdict:
         mistakes = error.mistakes
     found = tuple(scs.check(told)) if by_scs else ()
     conforms = not any(one.breaks for one in found)
-    return Verdict(subject, mistakes, warnings, tuple(map(str, found)), conforms)
+    return Verdict(subject, mistakes, warnings, tuple(map(str, found)), conforms, keys)
 
 
 def _show(verdict: Verdict) -> None:
     say(f"{verdict.subject}: {'right' if verdict.well else 'to be corrected'}")
     for kind, texts in (
         ("nova", verdict.mistakes),
+        ("key", verdict.keys),
         ("warning", verdict.warnings),
         ("scs-0102", verdict.scs),
     ):
