@@ -83,10 +83,10 @@ def test_the_program_explains_itself_and_its_exit_codes() -> None:
 @pytest.mark.parametrize(
     ("words", "complaint", "hint"),
     [
-        (["plan", "nothing"], "no image is called 'nothing'", "known: debian-12, "),
-        (["build", "minimal", "nothing"], "no image is called 'nothing'", "known: debian-12, "),
-        (["show", "nothing"], "no image is called 'nothing'", "known: debian-12, "),
-        (["upload", "nothing", "--cloud", "c"], "no image is called", "known: debian-12, "),
+        (["plan", "nothing"], "no image is called 'nothing'", "known: almalinux-10, "),
+        (["build", "minimal", "nothing"], "no image is called 'nothing'", "known: almalinux-10, "),
+        (["show", "nothing"], "no image is called 'nothing'", "known: almalinux-10, "),
+        (["upload", "nothing", "--cloud", "c"], "no image is called", "known: almalinux-10, "),
         (["plan", "minimal", "-a", "vax"], "'vax'", "known: aarch64, ppc64le, x86_64"),
         (["list", "-a", "vax"], "'vax'", "known: aarch64, ppc64le, x86_64"),
         (["doctor", "-a", "vax"], "'vax'", "known: aarch64, ppc64le, x86_64"),

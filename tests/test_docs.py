@@ -27,6 +27,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(?:sh|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 YAML_BLOCK = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 NAMED_FILE = re.compile(r"# ~/\.config/imagefactory/(\w+)/(\S+)\.yaml\n")
+BASES = {"minimal": "minimal", "rpm": "centos-stream-10"}
+"""Section of a builder -> what a part of a template that has it is taken to extend."""
 INLINE = re.compile(r"`(imagefactory [^`]+)`")
 
 
@@ -93,7 +95,7 @@ def test_each_example_in_yaml_is_what_the_program_reads(
         assert files.get_one("mycloud").get_auth_args()["auth_url"]
     else:  # a part of a template: a mapping, or one of its tests
         part = {"tests": content} if isinstance(content, list) else content
-        extended = "minimal" if "minimal" in part else "debian-12"
+        extended = next((BASES[key] for key in BASES if key in part), "debian-12")
         whole = {"name": "part", "extends": extended, "description": "a part", **part}
         write(tmp_path / "templates/part.yaml", json.dumps(whole))
         template.load(path, "part")

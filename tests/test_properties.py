@@ -267,3 +267,35 @@ def test_every_alias_leads_to_a_word_that_nova_takes(name: str) -> None:
 def test_any_set_is_either_taken_or_refused_by_name(properties: dict[str, str]) -> None:
     with contextlib.suppress(PropertyError):
         assert isinstance(validate(properties), list)
+
+
+def test_an_image_that_needs_a_newer_cpu_is_sent_to_hosts_that_have_it() -> None:
+    wanting = MINIMAL.model_copy(update={"cpu": {"x86_64": "x86-64-v3", "ppc64le": "POWER9"}})
+    x86 = PROFILES.get("x86_64")
+    properties = derive(x86, wanting)
+    assert validate(properties, hypervisor=x86.hypervisor) == []
+    assert properties["cpu_level"] == "x86-64-v3"
+    assert properties["trait:HW_CPU_X86_AVX2"] == "required"
+    # Nova's libvirt driver reports no trait of Power's: a required one would fit no host.
+    power = derive(PROFILES.get("ppc64le"), wanting)
+    assert power["cpu_level"] == "POWER9"
+    assert not any(name.startswith("trait:") for name in power)
+    assert "cpu_level" not in derive(PROFILES.get("aarch64"), wanting)
+
+    told = derive(x86, wanting.model_copy(update={"require_cpu": False}))
+    assert told["cpu_level"] == "x86-64-v3"
+    assert not any(name.startswith("trait:") for name in told)
+
+
+def test_a_cpu_level_that_the_profile_does_not_know_is_named() -> None:
+    wanting = MINIMAL.model_copy(update={"cpu": {"x86_64": "x86-64-v9"}})
+    with pytest.raises(PropertyError, match="'x86-64-v9'") as caught:
+        derive(PROFILES.get("x86_64"), wanting)
+    assert "x86-64-v2, x86-64-v3" in caught.value.hint
+
+
+@pytest.mark.parametrize(("name", "level"), [("x86_64", "x86-64-v3"), ("ppc64le", "POWER9")])
+def test_nova_emulates_no_cpu_that_is_new_enough(name: str, level: str) -> None:
+    wanting = MINIMAL.model_copy(update={"cpu": {name: level}, "emulated_on": "aarch64"})
+    profile = PROFILES.get(name)
+    assert "older than what the image needs" in mistakes(derive(profile, wanting), profile)

@@ -1,4 +1,5 @@
 import json
+import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from imagefactory import template
 from imagefactory.arch import ArchProfiles
 from imagefactory.data import SearchPath, shipped_directory
 from imagefactory.errors import ConfigError, UnknownNameError
+from imagefactory.packages.dnf import check_key
+from imagefactory.rpmtree import RpmTree
 from imagefactory.systemtree import User
 from imagefactory.template import (
     BootCase,
@@ -20,6 +23,7 @@ from imagefactory.template import (
 )
 from imagefactory.words import PasswordHash, TreePath
 from imagefactory.yamlfile import YamlMistakesError
+from tests.rpm.images import fingerprint
 
 SHIPPED = SearchPath((shipped_directory(),))
 MINIMAL = shipped_directory() / "templates" / "minimal.yaml"
@@ -397,3 +401,46 @@ def test_secure_boot_is_not_asked_of_a_partition_image(tmp_path: Path) -> None:
     )
     with pytest.raises(YamlMistakesError, match="no bootloader that Secure Boot could verify"):
         template.load(path, "apart")
+
+
+RPM = {
+    name: (image, file)
+    for name, (image, file) in template.load_each(SHIPPED)[0].items()
+    if isinstance(image.recipe, RpmTree)
+}
+
+
+def test_the_family_of_rpm_distributions_is_shipped() -> None:
+    family = ("almalinux", "centos-stream", "rocky")
+    assert {*RPM} == {"fedora-43", "fedora-44"} | {f"{n}-{v}" for n in family for v in (9, 10)}
+
+
+@pytest.mark.parametrize("name", RPM)
+def test_a_shipped_rpm_template_agrees_with_itself(name: str) -> None:
+    image, file = RPM[name]
+    recipe = image.recipe
+    assert isinstance(recipe, RpmTree)
+    major = image.distribution.version
+    assert image.distribution.release == major
+    assert recipe.platform in {f"platform:el{major}", f"platform:f{major}"}
+    uefi = image.bootloader.uefi
+    assert uefi
+    assert {Path(uefi.shim).parent, Path(uefi.grub).parent} == {
+        Path("boot/efi", uefi.config_directory)
+    }
+    for repository in recipe.repositories:
+        assert not repository.trusted
+        assert repository.metalink or repository.mirrorlist
+        for url in (repository.baseurl, *repository.baseurls.values()):
+            assert url.startswith("https://")
+            assert {"$releasever", "$basearch"} <= {*re.findall(r"\$[a-z]+", url)}
+        for key in repository.keys:
+            check_key(key, template.beside(file, key.file))
+
+
+def test_each_shipped_key_is_documented_with_its_fingerprint() -> None:
+    told = (shipped_directory() / "docs/rpm.md").read_text(encoding="utf-8")
+    files = sorted((shipped_directory() / "templates/keys").iterdir())
+    assert len(files) > 5
+    for file in files:
+        assert f"| `{file.name}` | {fingerprint(file)} |" in told

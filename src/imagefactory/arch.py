@@ -15,10 +15,15 @@ from pydantic import Field, ValidationInfo, field_validator
 from imagefactory import yamlfile
 from imagefactory.data import SearchPath
 from imagefactory.errors import ConfigError, UnknownNameError
+from imagefactory.words import CpuLevelName
 from imagefactory.yamlfile import Model
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.+-]*$", max_length=64)]
 
+
+CPU_LEVEL = "cpu_level"
+"""The image property that says which CPU level the image needs; nova does not read it, operators
+and the boot test do."""
 
 BootMethod = Literal["uefi", "uefi-unsigned", "bios", "prep"]
 
@@ -61,6 +66,17 @@ class ElfMachine(Model):
     endian: Literal["little", "big"]
 
 
+class CpuLevel(Model):
+    """Processors from some generation on, which a distribution may ask for."""
+
+    traits: tuple[Annotated[str, Field(pattern=r"^[A-Z0-9_]+$")], ...] = Field(
+        default=(), description="by which nova's scheduler finds hosts that have it (os-traits)"
+    )
+    tcg_cpu: str | None = Field(
+        default=None, description="-cpu under software emulation; unset: the architecture's"
+    )
+
+
 class Hypervisor(Model):
     """What the cloud's side does for guests of this architecture when the image says nothing.
 
@@ -77,6 +93,10 @@ class Hypervisor(Model):
     tcg_cpu: str = Field(description="-cpu under software emulation")
     emulated_cpu: str | None = Field(
         default=None, description="nova's CPU for a guest foreign to its host"
+    )
+    cpu_levels: dict[CpuLevelName, CpuLevel] = Field(
+        default={},
+        description="those that `cpu:` of a template may name, all above `emulated_cpu`",
     )
     cdrom_bus: Literal["scsi", "sata", "ide", "virtio"] = Field(
         description="nova's default bus of a CD-ROM on the default machine"

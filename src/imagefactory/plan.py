@@ -456,7 +456,7 @@ def inputs(plan: BuildPlan) -> dict[str, Any]:
     return {
         "template": recipe,
         "profile": plan.profile.model_dump(mode="json", exclude={"description", "hypervisor"}),
-        "packages": [package.sha256 for package in plan.image_packages],
+        "packages": [package.checksum[1] for package in plan.image_packages],
         "sources_list": plan.sources_list,
         "keyrings": {path: sha256_of(file) for path, file in plan.guest_keyrings.items()},
         "tools": [package.sha256 for package in (*plan.disk_tools, *plan.boot_tools)],
@@ -478,6 +478,5 @@ def _files(template: ImageTemplate) -> list[str]:
     named = [recipe.overlay, extra, *(step.script for step in steps)]
     named += [step.copy_.source for step in steps if step.copy_]
     if isinstance(recipe, RpmTree):
-        repositories = (*recipe.repositories, *recipe.extra_repositories)
-        named += [key.file for repository in repositories for key in repository.keys]
+        named += [key.file for one in recipe.all_repositories for key in one.keys]
     return sorted({name for name in named if name})

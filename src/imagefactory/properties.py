@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from imagefactory.arch import ArchProfile, Hypervisor
+from imagefactory.arch import CPU_LEVEL, ArchProfile, Hypervisor
 from imagefactory.errors import PropertyError
 from imagefactory.template import ImageTemplate
 from imagefactory.vocabulary import (
@@ -118,6 +118,12 @@ RULES: tuple[Rule, ...] = (
         {"hw_emulation_architecture": ".+", "hw_machine_type": _UNSET},
         "nova takes the hosts' machine type for the emulated guest's",
         "set hw_machine_type",
+    ),
+    # nova/virt/libvirt/driver.py, _get_guest_cpu_config: one model, or QEMU's default
+    Rule(
+        {"hw_emulation_architecture": ".+", CPU_LEVEL: ".+"},
+        "nova emulates a CPU that is older than what the image needs (cpu_level)",
+        "build it for hosts of its own architecture",
     ),
     # nova/virt/hardware.py, get_vtpm_constraint
     Rule(
@@ -234,11 +240,32 @@ def derive(
         "min_ram": str(profile.min_ram),
         **profile.properties,
         **_of_packages(packages),
+        **_of_cpu(profile, template),
         **_of_emulation(profile, template),
         **({"img_type": template.shape} if template.shape == "partition" else {}),
         **template.properties,
     }
     return dict(sorted(properties.items()))
+
+
+def _of_cpu(profile: ArchProfile, template: ImageTemplate) -> dict[str, str]:
+    """Tell which hosts have a CPU that runs the image.
+
+    The level goes to operators, under a name that nova does not read; the traits to nova's
+    scheduler (nova/scheduler/utils.py, `ResourceRequest._process_image_meta`).
+    """
+    name = template.cpu.get(profile.name)
+    if name is None:
+        return {}
+    level = profile.hypervisor.cpu_levels.get(name)
+    if level is None:
+        known = ", ".join(profile.hypervisor.cpu_levels) or "none"
+        raise PropertyError(
+            f"`cpu:` of {template.name} names {name!r}, which the profile {profile.name} does not",
+            hint=f"known: {known}; `cpu_levels:` of the profile names them",
+        )
+    traits = level.traits if template.require_cpu else ()
+    return {CPU_LEVEL: name, **{f"trait:{trait}": "required" for trait in traits}}
 
 
 def _of_emulation(profile: ArchProfile, template: ImageTemplate) -> dict[str, str]:

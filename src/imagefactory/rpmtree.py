@@ -49,6 +49,10 @@ class RpmRepository(Model):
     id: RepositoryId
     name: str | None = Field(default=None, description="for people, unset: the id")
     baseurl: RepositoryUrl = Field(description="where it is; what `--mirror` replaces")
+    baseurls: dict[Name, RepositoryUrl] = Field(
+        default={},
+        description="RPM's name of an architecture -> its `baseurl`, where that is another one",
+    )
     metalink: RepositoryUrl | None = Field(
         default=None, description="names mirrors, with checksums of what they must have"
     )
@@ -77,6 +81,10 @@ class RpmRepository(Model):
             raise ValueError("metalink and mirrorlist exclude each other")
         return self
 
+    def baseurl_for(self, rpm: str) -> str:
+        """Return where an architecture, by RPM's name, finds it."""
+        return self.baseurls.get(rpm, self.baseurl)
+
 
 class RpmTree(SystemTree):
     """The recipe of an image of RPM packages: what dnf installs, and what is done to it."""
@@ -97,6 +105,10 @@ class RpmTree(SystemTree):
     extra_packages: tuple[RpmName, ...] = Field(
         default=(), description="for templates that extend another one"
     )
+    local_packages: Beside | None = Field(
+        default=None,
+        description="directory of .rpm files beside the template, used like one more repository",
+    )
     exclude: tuple[str, ...] = Field(
         default=(), description="packages that are never installed; * is a wildcard"
     )
@@ -112,3 +124,21 @@ class RpmTree(SystemTree):
     database: Literal["usr/lib/sysimage/rpm", "var/lib/rpm"] = Field(
         default="usr/lib/sysimage/rpm", description="where the release's rpm has its database"
     )
+
+    @property
+    def all_repositories(self) -> tuple[RpmRepository, ...]:
+        """Those of the distribution, and those that were added."""
+        return (*self.repositories, *self.extra_repositories)
+
+    @property
+    def signed(self) -> bool:
+        """Whether every package has to bear a signature."""
+        return not self.local_packages and not any(one.trusted for one in self.all_repositories)
+
+    @model_validator(mode="after")
+    def _ids_are_distinct(self) -> RpmTree:
+        ids = [repository.id for repository in self.all_repositories]
+        twice = sorted({name for name in ids if ids.count(name) > 1})
+        if twice:
+            raise ValueError(f"two repositories have the id {', '.join(twice)}")
+        return self

@@ -11,12 +11,12 @@ from pathlib import Path
 from imagefactory import run
 from imagefactory.arch import ArchProfile
 from imagefactory.errors import PackageError
-from imagefactory.packages import local
+from imagefactory.packages import local, local_rpm
 from imagefactory.packages.apt import Apt
 from imagefactory.packages.dnf import Dnf
 from imagefactory.packages.mirrors import NONE, Mirrors
 from imagefactory.packages.pool import Lists, Package
-from imagefactory.rpmtree import RpmTree
+from imagefactory.rpmtree import RpmRepository, RpmTree
 from imagefactory.template import DebianTree, ImageTemplate, Repository, beside
 
 
@@ -62,9 +62,13 @@ class Sources:
         tools = Apt(tool_repositories, host, cache_directory, offline=offline)
         if isinstance(template.recipe, RpmTree):
             recipe = template.recipe
-            every = (*recipe.repositories, *recipe.extra_repositories)
+            every = recipe.all_repositories
+            here: tuple[RpmRepository, ...] = ()
+            if recipe.local_packages:
+                directory = beside(template_file, recipe.local_packages)
+                here = (local_rpm.repository_of(directory, cache_directory),)
             image = Dnf(
-                mirrors.of_rpm(every),
+                (*mirrors.of_rpm(every, profile.names.rpm), *here),
                 {key: beside(template_file, key.file) for one in every for key in one.keys},
                 profile.names.rpm,
                 template.distribution.release,
@@ -119,6 +123,13 @@ class Sources:
     def mirrors(self) -> tuple[str, ...]:
         """Where packages come from, each address once."""
         return tuple(dict.fromkeys(address for lists in self._all for address in lists.addresses))
+
+    @property
+    def apart(self) -> tuple[Lists, ...]:
+        """Each repository by itself, once: the image's, then its tools'."""
+        lists: list[Apt | Dnf] = [self.image, self.disk_tools, self.boot_tools]
+        parts: list[Lists] = [part for one in lists for part in one.apart]
+        return tuple({part.identity: part for part in parts}.values())
 
     @property
     def warnings(self) -> tuple[str, ...]:

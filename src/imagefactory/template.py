@@ -18,6 +18,7 @@ from imagefactory.words import (
     Address,
     Answer,
     Beside,
+    CpuLevelName,
     Mode,
     Owner,
     PackageName,
@@ -309,6 +310,15 @@ class ImageTemplate(Model):
     kernel: str | None = Field(default=None, description="kernel package; unset: the profile's")
     boot: dict[Name, tuple[BootMethod, ...]] = Field(
         default={}, description="architecture -> boot methods, in place of the profile's"
+    )
+    cpu: dict[Name, CpuLevelName] = Field(
+        default={},
+        description="architecture -> the CPU level that the distribution is compiled for, where "
+        "it is not all of the architecture's; one of the profile's `cpu_levels`",
+    )
+    require_cpu: bool = Field(
+        default=True,
+        description="tell nova's scheduler, by traits; false: for clouds that report none",
     )
     kernel_arguments: tuple[KernelArgument, ...] = ()
     bootloader: Bootloader

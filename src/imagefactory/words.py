@@ -53,6 +53,10 @@ Beside = Annotated[
     ),
 ]
 
+CpuLevelName = Annotated[
+    str, Shape(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", "the name of a CPU level, like x86-64-v3,")
+]
+
 Unit = Annotated[str, Shape(r"-?[A-Za-z0-9:_.@][A-Za-z0-9:_.@-]*", "the name of a systemd unit")]
 """A unit (``-.mount`` is one), and no option of systemctl."""
 

@@ -168,3 +168,18 @@ def test_only_novas_own_name_of_an_architecture_counts(profiles: ArchProfiles, n
 def test_an_image_without_an_architecture_is_refused(profiles: ArchProfiles) -> None:
     with pytest.raises(PropertyError, match="no property `architecture`"):
         derive({}, profiles)
+
+
+def test_an_image_is_tested_on_the_cpu_that_it_says_it_needs(profiles: ArchProfiles) -> None:
+    levels = {arch: profiles.get(arch).hypervisor.cpu_levels for arch in BASE}
+    assert {arch: set(known) for arch, known in levels.items()} == {
+        "x86_64": {"x86-64-v2", "x86-64-v3"},
+        "aarch64": set(),
+        "ppc64le": {"POWER9"},
+    }
+    for arch, known in levels.items():
+        assert guest(profiles, arch).tcg_cpu == profiles.get(arch).hypervisor.tcg_cpu
+        for name, level in known.items():
+            assert guest(profiles, arch, cpu_level=name).tcg_cpu == level.tcg_cpu
+    unknown = guest(profiles, "x86_64", cpu_level="of another cloud's")
+    assert unknown.tcg_cpu == profiles.get("x86_64").hypervisor.tcg_cpu

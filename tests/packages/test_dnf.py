@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from imagefactory.errors import PackageError
 from imagefactory.packages.dnf import Dnf, Wish
+from imagefactory.packages.mirrors import Mirrors
 from imagefactory.packages.pool import Package
 from imagefactory.rpmtree import RpmRepository, SigningKey
 from tests.debs import Key
@@ -43,6 +45,8 @@ def asker(repository: rpms.RpmRepository, tmp_path: Path) -> Asker:
         offline: bool = False,
         key_file: Path | None = None,
         more: tuple[RpmRepository, ...] = (),
+        more_keys: dict[SigningKey, Path] | None = None,
+        platform: str | None = None,
         **described: object,
     ) -> Dnf:
         file = key_file or repository.key_file
@@ -51,7 +55,13 @@ def asker(repository: rpms.RpmRepository, tmp_path: Path) -> Asker:
         fields = {"id": "test", "baseurl": repository.url, **signed, **described}
         asked = RpmRepository.model_validate(fields)
         return Dnf(
-            (asked, *more), {key: file}, architecture, "44", tmp_path / "cache", offline=offline
+            (asked, *more),
+            {key: file, **(more_keys or {})},
+            architecture,
+            "44",
+            tmp_path / "cache",
+            platform=platform,
+            offline=offline,
         )
 
     return make
@@ -225,3 +235,145 @@ def test_the_lists_of_a_moment_ago_are_not_asked_for_again(
     os.utime(stamp, (1, 1))
     with pytest.raises(PackageError):
         dnf.refresh()
+
+
+def test_an_architecture_may_have_an_address_of_its_own(tmp_path: Path) -> None:
+    two = RpmRepository(
+        id="two", baseurl="http://a/x", baseurls={"ppc64le": "http://b/x"}, trusted=True
+    )
+
+    def asked(architecture: str, *rules: str) -> str:
+        repositories = Mirrors.parse(rules).of_rpm([two], architecture)
+        (address,) = Dnf(repositories, {}, architecture, "44", tmp_path).addresses
+        return address
+
+    assert (asked("ppc64le"), asked("x86_64")) == ("http://b/x", "http://a/x")
+    assert asked("ppc64le", "http://b=http://c") == "http://c/x"
+    assert asked("x86_64", "http://b=http://c") == "http://a/x"
+
+    linked = two.model_copy(update={"metalink": "http://m/"})
+    (kept,) = Mirrors.parse(["http://b=http://c"]).of_rpm([linked], "x86_64")
+    (moved,) = Mirrors.parse(["http://b=http://c"]).of_rpm([linked], "ppc64le")
+    assert (kept.metalink, moved.metalink) == ("http://m/", None)
+
+
+@pytest.fixture
+def overlay(keys: tuple[Key, Key], tmp_path: Path) -> rpms.RpmRepository:
+    """Packages of one's own, older and newer ones, signed by another key."""
+    made = rpms.RpmRepository(tmp_path / "overlay", keys[1])
+    made.add("library", version="2.5")
+    made.add("extra", version="0.5")
+    made.add("own", requires=["extra"])
+    made.publish()
+    return made
+
+
+def described(overlay: rpms.RpmRepository, **more: object) -> tuple[RpmRepository, SigningKey]:
+    key = SigningKey(file="other-key", fingerprint=fingerprint(overlay.key_file))
+    fields = {"id": "overlay", "baseurl": overlay.url, "keys": (key,), **more}
+    return RpmRepository.model_validate(fields), key
+
+
+def versions(packages: tuple[Package, ...]) -> dict[str, str]:
+    return {package.name: package.version for package in packages}
+
+
+def test_an_added_repository_brings_its_own_key(asker: Asker, overlay: rpms.RpmRepository) -> None:
+    added, key = described(overlay)
+    dnf = ready(asker(more=(added,), more_keys={key: overlay.key_file}))
+    chosen = dnf.resolve(Wish(("own", "program")))
+    assert versions(chosen) == {
+        "own": "1.0-1",
+        "extra": "1.0-1",
+        "library": "2.5-1",
+        "program": "1.0-1",
+    }
+    dnf.fetch(chosen)
+    assert dnf.pool.missing(chosen) == ()
+
+
+def test_the_lowest_priority_wins_whatever_the_versions_are(
+    asker: Asker, overlay: rpms.RpmRepository
+) -> None:
+    added, key = described(overlay, priority=10)
+    dnf = ready(asker(more=(added,), more_keys={key: overlay.key_file}))
+    assert versions(dnf.resolve(Wish(("own",))))["extra"] == "0.5-1"
+
+
+def test_a_repository_gives_nothing_that_it_is_told_not_to(
+    asker: Asker, overlay: rpms.RpmRepository
+) -> None:
+    added, key = described(overlay, exclude=("lib*",))
+    dnf = ready(asker(more=(added,), more_keys={key: overlay.key_file}))
+    assert versions(dnf.resolve(Wish(("library",)))) == {"library": "2.0-1"}
+
+
+def test_what_is_excluded_stays_away_from_groups_and_recommendations(
+    asker: Asker, repository: rpms.RpmRepository
+) -> None:
+    repository.groups["core"] = ["program", "extra"]
+    repository.publish()
+    dnf = ready(asker())
+    assert "extra" in names(dnf.resolve(Wish(("@core",))))
+    assert names(dnf.resolve(Wish(("@core",), exclude=("ext*",)))) == ["library", "program"]
+    weak = Wish(("program",), exclude=("extra",), weak=True)
+    assert names(dnf.resolve(weak)) == ["library", "program"]
+
+
+MODULE = """\
+---
+document: modulemd
+version: 2
+data:
+  name: program
+  stream: "{stream}"
+  version: 1
+  context: c0ffee00
+  arch: ppc64le
+  summary: made for a test
+  description: made for a test
+  license: {{module: [MIT]}}
+  dependencies: [{{requires: {{platform: [el9]}}}}]
+  artifacts: {{rpms: ["program-0:{version}-1.ppc64le"]}}
+...
+"""
+
+
+def test_a_module_stream_is_what_is_installed_once_it_is_enabled(
+    asker: Asker, repository: rpms.RpmRepository
+) -> None:
+    repository.add("program", version="0.9", architecture="ppc64le")
+    streams = {"new": "1.0", "old": "0.9"}
+    texts = (MODULE.format(stream=name, version=version) for name, version in streams.items())
+    repository.publish_modules("".join(texts))
+    dnf = ready(asker(platform="platform:el9"))
+    for stream, version in streams.items():
+        chosen = dnf.resolve(Wish(("program",), modules=(f"program:{stream}",)))
+        assert versions(chosen)["program"] == f"{version}-1"
+    with pytest.raises(PackageError, match="program:none"):
+        dnf.resolve(Wish(("program",), modules=("program:none",)))
+    dnf.fetch(chosen)
+
+
+def test_packages_may_be_listed_with_sha512(
+    asker: Asker, repository: rpms.RpmRepository, tmp_path: Path
+) -> None:
+    repository.publish(checksum="sha512")
+    dnf = ready(asker())
+    chosen = dnf.resolve(Wish(("library",)))
+    assert [package.checksum[0] for package in chosen] == ["sha512"]
+    assert ready(asker()).resolve(Wish(("library",))) == chosen  # as it was noted
+    dnf.fetch(chosen)
+    file = dnf.pool.take(chosen[0])
+    assert file.name == f"{hashlib.sha512(file.read_bytes()).hexdigest()}.rpm"
+    file.write_bytes(b"damaged")
+    with pytest.raises(PackageError, match="damaged"):
+        dnf.pool.take(chosen[0])
+
+
+def test_packages_are_not_listed_with_a_weak_checksum(
+    asker: Asker, repository: rpms.RpmRepository
+) -> None:
+    repository.publish(checksum="sha1")
+    with pytest.raises(PackageError, match="of the kind sha1; sha256 or sha512 is expected"):
+        ready(asker()).resolve(Wish(("library",)))

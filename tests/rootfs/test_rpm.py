@@ -13,7 +13,7 @@ from tests.debian_trees import FinishedRoot
 from tests.debs import Key
 from tests.factory import MINUTES, BuiltImage, Factory
 from tests.rpm.images import write_template
-from tests.rpm.rpms import RpmRepository
+from tests.rpm.rpms import RpmRepository, make_rpm
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(10 * MINUTES)]
 
@@ -106,6 +106,25 @@ def test_what_packages_bring_lies_where_firmware_and_guest_look_for_it(
     esp = list_esp(build, tmp_path)
     assert {"EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grubx64.efi"} <= esp
     assert {"EFI/fedora/grubx64.efi", "EFI/fedora/grub.cfg"} <= esp
+
+
+def test_ones_own_packages_need_no_signature_beside_a_distribution_that_signs(
+    own: Own, tmp_path: Path
+) -> None:
+    own.repository.add("agent", version="2.0")
+    make_rpm(own.directory / "templates/rpms", "agent", version="1.0")
+    extra = {"id": "extra", "baseurl": "https://packages.example.com/", "trusted": True}
+    build = built(
+        own.build(
+            packages=["setup", "tzdata", "agent"],
+            local_packages="rpms",
+            extra_repositories=[{**extra, "required": False}],
+        )
+    )
+    told = {one["name"]: one["version"] for one in build.manifest["plan"]["packages"]}
+    assert told["agent"] == "1.0-1"
+    root = FinishedRoot.of(build, tmp_path)
+    assert "[extra]" in root.text("etc/yum.repos.d/imagefactory-extra.repo")
 
 
 def list_esp(build: BuiltImage, scratch: Path) -> set[str]:

@@ -130,10 +130,13 @@ class RpmRepository:
         self.rpms.append(rpm)
         return rpm
 
-    def publish(self, *, signed_by: Key | None = None, sign: bool = True) -> None:
+    def publish(
+        self, *, signed_by: Key | None = None, sign: bool = True, checksum: str = "sha256"
+    ) -> None:
         """Index what is there; repomd.xml gets a signature beside it."""
         self.directory.mkdir(parents=True, exist_ok=True)
         words: list[str | Path] = [need("createrepo_c", "createrepo-c"), "--quiet"]
+        words += ["--checksum", checksum]
         words += ["--revision", str(EPOCH), "--set-timestamp-to-revision"]
         if self.groups:
             comps = self.directory / "comps.xml"
@@ -146,6 +149,14 @@ class RpmRepository:
                 *("--yes", "-u", (signed_by or self.key).name, "--armor"),
                 *("--output", f"{repomd}.asc", "--detach-sign", str(repomd)),
             )
+
+    def publish_modules(self, text: str) -> None:
+        """Add what the repository says of module streams, and index it without a signature."""
+        self.publish(sign=False)
+        file = self.directory / "modules.yaml"
+        file.write_text(text, encoding="utf-8")
+        tool = need("modifyrepo_c", "createrepo-c")
+        run([tool, "--mdtype=modules", file, self.directory / "repodata"])
 
     def damage(self, rpm: Path) -> None:
         """Change a published package's last byte: the list tells another checksum."""

@@ -214,7 +214,7 @@ def _machine(
         options += hypervisor.machine_options
     if guest.viommu == "smmuv3":
         options.append("iommu=smmuv3")
-    cpu: str | None = hypervisor.tcg_cpu if software else "host"
+    cpu: str | None = guest.tcg_cpu if software else "host"
     if guest.emulated:
         # LibvirtDriver._get_guest_cpu_config: a model for some architectures, else none at all,
         # and then it is QEMU's default.

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from imagefactory.arch import ArchProfiles, Hypervisor
+from imagefactory.arch import CPU_LEVEL, ArchProfiles, Hypervisor
 from imagefactory.errors import PropertyError
 
 DEFAULT_RAM = 512
@@ -56,6 +56,8 @@ class NovaGuest:
     architecture: str
     hypervisor: Hypervisor
     emulated: bool
+    tcg_cpu: str
+    """QEMU's CPU model under software emulation."""
     machine: str
     firmware: Firmware
     secure_boot: SecureBoot
@@ -100,6 +102,7 @@ def derive(
         architecture=architecture,
         hypervisor=hypervisor,
         emulated="hw_emulation_architecture" in given,
+        tcg_cpu=_tcg_cpu(given, hypervisor),
         machine=machine,
         firmware=firmware,
         secure_boot=_secure_boot(given, firmware),
@@ -161,6 +164,11 @@ def _default_machine(
     if host is None or "hw_emulation_architecture" not in given:
         return hypervisor.machine
     return _hypervisor(host, profiles).machine
+
+
+def _tcg_cpu(given: Mapping[str, str], hypervisor: Hypervisor) -> str:
+    level = hypervisor.cpu_levels.get(given.get(CPU_LEVEL, ""))
+    return (level.tcg_cpu if level else None) or hypervisor.tcg_cpu
 
 
 def _check_hypervisor_kind(given: Mapping[str, str]) -> None:

@@ -98,6 +98,11 @@ def source_options(command: F) -> F:
         help="Ask nothing from the network: package lists as last fetched, packages from the "
         "cache.",
     )(command)
+    return mirror_option(command)
+
+
+def mirror_option(command: F) -> F:
+    """Add ``--mirror``."""
     return click.option(
         "--mirror",
         "mirrors",

@@ -85,6 +85,25 @@ class Apt:
         self._root = cache / "apt" / hashlib.sha256(asked.encode()).hexdigest()[:16]
 
     @property
+    def identity(self) -> str:
+        """A name that no other lists have."""
+        return self._root.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What people call its repositories."""
+        return tuple(repository.suite for repository in self.repositories)
+
+    @property
+    def apart(self) -> tuple[Apt, ...]:
+        """Each of its repositories as lists of its own."""
+        cache = self._root.parent.parent
+        return tuple(
+            Apt((repository,), self.architecture, cache, offline=self.offline)
+            for repository in self.repositories
+        )
+
+    @property
     def age(self) -> float | None:
         """Seconds since the package lists were fetched; None if they never were."""
         try:

@@ -35,6 +35,9 @@ PYTHON = "/usr/bin/python3"
 
 QUERY = Path(__file__).with_name("dnf_query.py")
 
+_DIGITS = {"sha256": 64, "sha512": 128}
+"""Kind of checksum -> its hexadecimal digits; weaker ones are none."""
+
 _REFRESH_TIMEOUT = 600.0
 _FETCH_TIMEOUT = 1800.0
 
@@ -100,8 +103,36 @@ class Dnf:
         self.pool = Pool(cache / "pool", "rpm")
         self._keys = keys
         self._platform = platform
-        asked = f"{architecture} {release} {platform}\n" + "".join(map(_section, repositories))
+        sections = (section(repository, architecture) for repository in repositories)
+        asked = f"{architecture} {release} {platform}\n" + "".join(sections)
         self._root = cache / "dnf" / hashlib.sha256(asked.encode()).hexdigest()[:16]
+
+    @property
+    def identity(self) -> str:
+        """A name that no other lists have."""
+        return self._root.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What people call its repositories."""
+        return tuple(repository.id for repository in self.repositories)
+
+    @property
+    def apart(self) -> tuple[Dnf, ...]:
+        """Each of its repositories as lists of its own."""
+        cache = self._root.parent.parent
+        return tuple(
+            Dnf(
+                (repository,),
+                {key: self._keys[key] for key in repository.keys},
+                self.architecture,
+                self.release,
+                cache,
+                platform=self._platform,
+                offline=self.offline,
+            )
+            for repository in self.repositories
+        )
 
     @property
     def age(self) -> float | None:
@@ -120,12 +151,17 @@ class Dnf:
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where its packages come from."""
-        return tuple(_address(repository) for repository in self.repositories)
+        return tuple(map(self._asked_address, self.repositories))
 
     @property
     def unsigned(self) -> tuple[str, ...]:
         """Those of the addresses whose packages are taken as they are."""
-        return tuple(_address(item) for item in self.repositories if item.trusted)
+        return tuple(self._asked_address(item) for item in self.repositories if item.trusted)
+
+    def _asked_address(self, repository: RpmRepository) -> str:
+        _, address = _place(repository, self.architecture)
+        address = address.replace("$releasever", self.release)
+        return address.replace("$basearch", self.architecture)
 
     def refresh(self) -> None:
         """Bring the lists up to date, unless that was done minutes ago.
@@ -191,17 +227,46 @@ class Dnf:
             directory = self._root / "download"
             shutil.rmtree(directory, ignore_errors=True)  # what a killed process left
             directory.mkdir()
-            wanted = [(p.name, p.version, p.architecture, f"sha256:{p.sha256}") for p in missing]
+            wanted = [_wanted(package) for package in missing]
             files = self._ask("fetch", {"packages": wanted, "directory": str(directory)})
             trusted = {repository.id for repository in self.repositories if repository.trusted}
             self._check_signatures(
                 [file for file, origin in files.values() if origin not in trusted]
             )
             for package in missing:
-                file = Path(files[f"sha256:{package.sha256}"][0])
+                file = Path(files[":".join(package.checksum)][0])
                 if file.parent != directory:  # of a repository on this machine: not ours to move
                     file = Path(shutil.copyfile(file, directory / file.name))
                 self.pool.add(file, package)
+
+    def probe(self, packages: Iterable[Package]) -> tuple[str, ...]:
+        """Fetch the smallest package of each repository, and look at its signature.
+
+        Args:
+            packages: Those of an answer of `resolve`.
+
+        Returns:
+            What is wrong, repository by repository.
+        """
+        smallest: dict[str, Package] = {}
+        by_checksum = {":".join(package.checksum): package for package in packages}
+        with self._lock():
+            wanted = [_wanted(package) for package in by_checksum.values()]
+            origins = self._ask("origins", {"packages": wanted})
+        for checksum, origin in origins.items():
+            package = by_checksum[checksum]
+            if origin not in smallest or package.size < smallest[origin].size:
+                smallest[origin] = package
+        trusted = {repository.id for repository in self.repositories if repository.trusted}
+        wrong = []
+        for origin, package in sorted(smallest.items()):
+            try:
+                self.fetch([package])
+                if origin not in trusted:  # one that was in the pool was signed by some key, once
+                    self._check_signatures([str(self.pool.take(package))])
+            except PackageError as error:
+                wrong.append(f"{origin}: {package}: {error.message}")
+        return tuple(wrong)
 
     @property
     def _config(self) -> Path:
@@ -227,7 +292,7 @@ class Dnf:
             raise unwritable(self._root.parent.parent, error) from None
         Store(self._root.parent.parent, "dnf").get(self._root.name)  # marks them as used
         for key, file in self._keys.items():
-            _check_key(key, file)
+            check_key(key, file)
 
     def _settings(self) -> str:
         main = {
@@ -244,7 +309,7 @@ class Dnf:
         }
         lines = "".join(f"{name}={value}\n" for name, value in main.items())
         sections = (
-            _section(repository, [self._keys[key] for key in repository.keys])
+            section(repository, self.architecture, [self._keys[key] for key in repository.keys])
             for repository in self.repositories
         )
         return f"[main]\n{lines}{''.join(sections)}"
@@ -307,23 +372,38 @@ class Dnf:
             ) from None
 
 
-def _address(repository: RpmRepository) -> str:
-    return repository.metalink or repository.mirrorlist or repository.baseurl
+def _wanted(package: Package) -> tuple[str, str, str, str]:
+    """Name a package as `dnf_query` wants to hear it."""
+    return package.name, package.version, package.architecture, ":".join(package.checksum)
 
 
-def _section(repository: RpmRepository, keys: Sequence[Path] = ()) -> str:
-    """Write a repository as dnf.conf(5) has it."""
+def _place(repository: RpmRepository, architecture: str) -> tuple[str, str]:
+    """Return dnf's option by which a repository is found, and its value."""
+    if repository.metalink:
+        return "metalink", repository.metalink
+    if repository.mirrorlist:
+        return "mirrorlist", repository.mirrorlist
+    return "baseurl", repository.baseurl_for(architecture)
+
+
+def section(repository: RpmRepository, architecture: str, keys: Sequence[Path] = ()) -> str:
+    """Write a repository as dnf.conf(5) has it.
+
+    Args:
+        repository: The repository.
+        architecture: RPM's name of the one whose packages it shall give.
+        keys: Where the files of its keys are.
+    """
     return f"[{repository.id}]\n" + "".join(
-        f"{name}={value}\n" for name, value in _options(repository, keys)
+        f"{name}={value}\n" for name, value in _options(repository, architecture, keys)
     )
 
 
-def _options(repository: RpmRepository, keys: Sequence[Path]) -> Iterator[tuple[str, str]]:
+def _options(
+    repository: RpmRepository, architecture: str, keys: Sequence[Path]
+) -> Iterator[tuple[str, str]]:
     yield "name", repository.name or repository.id
-    kind = next(
-        (kind for kind in ("metalink", "mirrorlist") if getattr(repository, kind)), "baseurl"
-    )
-    yield kind, _address(repository)
+    yield _place(repository, architecture)
     yield "gpgcheck", "0" if repository.trusted else "1"
     yield "repo_gpgcheck", "1" if repository.signed_metadata else "0"
     if keys:
@@ -336,7 +416,7 @@ def _options(repository: RpmRepository, keys: Sequence[Path]) -> Iterator[tuple[
     yield "skip_if_unavailable", "0" if repository.required else "1"
 
 
-def _check_key(key: SigningKey, file: Path) -> None:
+def check_key(key: SigningKey, file: Path) -> None:
     """See that a file holds the key that the template means, and no other.
 
     Raises:
@@ -363,11 +443,13 @@ def _check_key(key: SigningKey, file: Path) -> None:
 
 def _package(fields: dict[str, Any]) -> Package:
     kind, _, digest = str(fields["checksum"]).partition(":")
-    if kind != "sha256" or not re.fullmatch("[0-9a-f]{64}", digest):
+    if not re.fullmatch(f"[0-9a-f]{{{_DIGITS.get(kind, 0)}}}", digest):
         raise PackageError(
             f"the repository {fields['repository']} lists {fields['name']} with a checksum "
-            f"of the kind {kind}; sha256 is expected"
+            f"of the kind {kind}; {' or '.join(_DIGITS)} is expected"
         )
     names = ("name", "version", "architecture")
     name, version, architecture = (str(fields[key]) for key in names)
-    return Package(name, version, architecture, digest, int(fields["size"]))
+    return Package(
+        name, version, architecture, size=int(fields["size"]), **{"sha256": "", kind: digest}
+    )

@@ -16,6 +16,7 @@ import dnf.exceptions
 import dnf.module.module_base
 import dnf.repo
 import dnf.rpm
+import hawkey
 
 
 def main() -> int:
@@ -78,9 +79,20 @@ def _told(package: Any) -> dict[str, Any]:
 
 def _fetch(base: Any, request: dict[str, Any]) -> dict[str, tuple[str, str]]:
     base.conf.destdir = request["directory"]
+    found = _found(base, request)
+    base.download_packages(list(found.values()))
+    return {key[3]: (package.localPkg(), package.repoid) for key, package in found.items()}
+
+
+def _origins(base: Any, request: dict[str, Any]) -> dict[str, str]:
+    return {key[3]: package.repoid for key, package in _found(base, request).items()}
+
+
+def _found(base: Any, request: dict[str, Any]) -> dict[tuple[str, ...], Any]:
     wanted = {tuple(one) for one in request["packages"]}
-    found = {}
-    for package in base.sack.query():
+    found: dict[tuple[str, ...], Any] = {}
+    # All there is: a stream that was enabled for the choice is not enabled any more.
+    for package in base.sack.query(flags=hawkey.IGNORE_EXCLUDES):
         key = (package.name, package.evr, package.arch, ":".join(package.returnIdSum()))
         if key in wanted:
             found[key] = package
@@ -88,11 +100,10 @@ def _fetch(base: Any, request: dict[str, Any]) -> dict[str, tuple[str, str]]:
     if missing:
         names = ", ".join(sorted("-".join(one[:3]) for one in missing))
         raise dnf.exceptions.Error(f"no repository has these packages any more: {names}")
-    base.download_packages(list(found.values()))
-    return {key[3]: (package.localPkg(), package.repoid) for key, package in found.items()}
+    return found
 
 
-_ANSWERS = {"resolve": _resolve, "fetch": _fetch}
+_ANSWERS = {"resolve": _resolve, "fetch": _fetch, "origins": _origins}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -102,18 +102,30 @@ class Mirrors:
             tuple(_rewritten(repository, rules) for repository in tools or image),
         )
 
-    def of_rpm(self, repositories: Iterable[RpmRepository]) -> tuple[RpmRepository, ...]:
+    def of_rpm(
+        self, repositories: Iterable[RpmRepository], architecture: str
+    ) -> tuple[RpmRepository, ...]:
         """Return repositories of RPM packages as they are to be asked; only `OLD=URL` counts.
 
         Where one is replaced, nobody is asked for more mirrors of it.
+
+        Args:
+            repositories: As the template has them.
+            architecture: RPM's name of the one whose packages are asked for.
         """
         rules = [(old, new) for old, new in self.rules if old]
-        return tuple(
-            repository.model_copy(update={"baseurl": url, "metalink": None, "mirrorlist": None})
-            if (url := _moved(repository.baseurl, rules))
-            else repository
-            for repository in repositories
-        )
+
+        def place(url: str) -> str:
+            return _moved(url, rules) or url
+
+        found = []
+        for one in repositories:
+            others = {name: place(url) for name, url in one.baseurls.items()}
+            changed: dict[str, object] = {"baseurl": place(one.baseurl), "baseurls": others}
+            if _moved(one.baseurl_for(architecture), rules):
+                changed |= {"metalink": None, "mirrorlist": None}
+            found.append(one.model_copy(update=changed))
+        return tuple(found)
 
 
 def _where(file: Path) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from imagefactory.cache import Store
-from imagefactory.data import sha256_of
 from imagefactory.errors import PackageError
 
 
 @dataclass(frozen=True, order=True)
 class Package:
-    """One binary package of a repository; size in bytes."""
+    """One binary package of a repository; size in bytes.
+
+    Its checksum is what the repository lists: SHA-256, or SHA-512 (openSUSE's repositories).
+    """
 
     name: str
     version: str
@@ -22,6 +25,18 @@ class Package:
     sha256: str
     size: int
     depends: str = ""
+    sha512: str = ""
+
+    @property
+    def checksum(self) -> tuple[str, str]:
+        """The kind of the checksum, as hashlib calls it, and its hexadecimal digits."""
+        return ("sha512", self.sha512) if self.sha512 else ("sha256", self.sha256)
+
+    def is_in(self, file: Path) -> bool:
+        """Whether a file holds the package: whether its checksum is the package's."""
+        kind, digits = self.checksum
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, kind).hexdigest() == digits
 
     def __str__(self) -> str:
         return f"{self.name}={self.version}"
@@ -67,7 +82,7 @@ class Pool:
         Raises:
             PackageError: The file is not what the signed package list says.
         """
-        if sha256_of(file) != package.sha256:
+        if not package.is_in(file):
             raise PackageError(f"{package}: the downloaded file has a wrong checksum")
         self._store.add(self._key(package), file)
 
@@ -83,7 +98,7 @@ class Pool:
                 f"{package}: the cached file is gone",
                 hint="start the build again: it will be fetched anew",
             )
-        if sha256_of(path) != package.sha256:
+        if not package.is_in(path):
             path.unlink(missing_ok=True)
             raise PackageError(
                 f"{package}: the cached file was damaged and has been removed",
@@ -92,14 +107,23 @@ class Pool:
         return path
 
     def _key(self, package: Package) -> str:
-        return f"{package.sha256}.{self.suffix}"
+        return f"{package.checksum[1]}.{self.suffix}"
 
 
 class Lists(Protocol):
     """The lists of packages of some repositories, for one architecture."""
 
     pool: Pool
+    architecture: str
     offline: bool
+
+    @property
+    def identity(self) -> str:
+        """A name that no other lists have."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What people call its repositories."""
 
     @property
     def age(self) -> float | None:

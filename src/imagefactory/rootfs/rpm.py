@@ -13,7 +13,7 @@ from imagefactory.data import sha256_of
 from imagefactory.errors import BuildError
 from imagefactory.packages.pool import Package
 from imagefactory.plan import BuildPlan, grub_stub
-from imagefactory.rootfs import cloud
+from imagefactory.rootfs import cloud, rpm_repositories
 from imagefactory.rootfs.customising import WholeFile
 from imagefactory.rootfs.rpm_inside import SPEC, Base, Core, Spec
 from imagefactory.rootfs.workshop import Workshop
@@ -68,6 +68,7 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
         base=Base(
             files=tuple(map(str, files)),
             keys=tuple(dict.fromkeys(map(str, keys))),
+            signed=recipe.signed,
             architecture=plan.profile.names.rpm,
             release=plan.template.distribution.release,
             database=recipe.database,
@@ -142,7 +143,7 @@ def _base_key(plan: BuildPlan, epoch: int) -> str:
     """Digest of all that decides the tree before its customisation."""
     recipe = _recipe(plan)
     content = {
-        "packages": [package.sha256 for package in plan.image_packages],
+        "packages": [package.checksum[1] for package in plan.image_packages],
         "kernel arguments": plan.kernel_arguments,
         "database": recipe.database,
         "epoch": epoch,
@@ -157,7 +158,7 @@ def _base_key(plan: BuildPlan, epoch: int) -> str:
 def _files(plan: BuildPlan, recipe: RpmTree) -> tuple[WholeFile, ...]:
     """What a tree says of its disk, its cloud and its bootloader."""
     grub = plan.template.bootloader
-    files = cloud.files(plan, recipe)
+    files = (*cloud.files(plan, recipe), *rpm_repositories.files(plan, recipe))
     if grub.menu != "bls":
         return files  # the disk stage writes what is started
     menu = WholeFile(f"{grub.directory}/grub.cfg", _grub_configuration(grub.directory))

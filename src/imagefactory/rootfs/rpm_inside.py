@@ -42,7 +42,8 @@ class Base:
 
     Attributes:
         files: The packages' files.
-        keys: The public keys that they are signed with; none: they are trusted as they are.
+        keys: The public keys that the tree's rpm shall know.
+        signed: Whether each of the files bears a signature by one of them.
         architecture: RPM's name of it.
         release: What ``$releasever`` stands for.
         database: Where the tree's own rpm looks for its database.
@@ -51,6 +52,7 @@ class Base:
 
     files: tuple[str, ...]
     keys: tuple[str, ...]
+    signed: bool
     architecture: str
     release: str
     database: str
@@ -149,7 +151,7 @@ def _install(base: Base, tree: Path, env: dict[str, str]) -> None:
         "_dbpath": f"/{base.database}",
         # What is mounted belongs to this machine: packages own those directories.
         "_netsharedpath": ":".join(f"/{name}" for name in _MOUNTED),
-        "_pkgverify_level": "all" if base.keys else "digest",
+        "_pkgverify_level": "all" if base.signed else "digest",
     }
     (home / ".rpmmacros").write_text("".join(f"%{k} {v}\n" for k, v in macros.items()))
     # Scriptlets inherit it: of this machine's own (a TMPDIR, say) nothing may be in there.
@@ -166,7 +168,7 @@ def _install(base: Base, tree: Path, env: dict[str, str]) -> None:
             *(*alone, "dnf", "--assumeyes", f"--config={settings}", f"--installroot={tree}"),
             *(f"--forcearch={base.architecture}", f"--releasever={base.release}"),
             *("--disablerepo=*", "--setopt=reposdir=/nonexistent", "--setopt=plugins=0"),
-            *("--setopt=install_weak_deps=0", f"--setopt=localpkg_gpgcheck={int(bool(base.keys))}"),
+            *("--setopt=install_weak_deps=0", f"--setopt=localpkg_gpgcheck={int(base.signed)}"),
             *(f"--setopt=cachedir={_DNF}/cache", f"--setopt=logdir={_DNF}/log"),
             *("install", *base.files),
         ]
