@@ -62,6 +62,7 @@ filesystem_store_datadir = {directory}/images
 [second]
 filesystem_store_datadir = {directory}/second
 [import_filtering_opts]
+allowed_hosts = [127.0.0.1]
 allowed_ports = []
 disallowed_ports = [1]
 [os_glance_staging_store]

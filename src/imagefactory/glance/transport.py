@@ -208,8 +208,8 @@ class HashedStream:
                 raise CloudError("the file became shorter while it was sent", hint="send it again")
             self._hash.update(piece)
             self._sent += len(piece)
-            yield piece
             self._progress(self._sent, self._size)
+            yield piece
 
     @property
     def digest(self) -> str:
