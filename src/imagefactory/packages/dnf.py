@@ -103,6 +103,18 @@ class Dnf:
         asked = f"{architecture} {release} {platform}\n" + "".join(map(_section, repositories))
         self._root = cache / "dnf" / hashlib.sha256(asked.encode()).hexdigest()[:16]
 
+    def elsewhere(self, architecture: str) -> Dnf:
+        """Return the lists of the same repositories for another architecture."""
+        return Dnf(
+            self.repositories,
+            self._keys,
+            architecture,
+            self.release,
+            self._root.parent.parent,
+            platform=self._platform,
+            offline=self.offline,
+        )
+
     @property
     def age(self) -> float | None:
         """Seconds since the lists were fetched; None if they never were."""

@@ -6,9 +6,11 @@ each build.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import sqlite3
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -226,6 +228,17 @@ def _customize(spec: Spec, tree: Path, env: dict[str, str]) -> None:
         for action in spec.actions:
             take(action, chroot)
     _take_esp(tree, Path(spec.boot_files) / "boot/efi")
+    _settle_database(tree / spec.base.database / "rpmdb.sqlite")
+
+
+def _settle_database(file: Path) -> None:
+    """Bring what rpm has changed into the database itself, and leave nothing beside it.
+
+    The index of the log (``-shm``) holds numbers that SQLite draws by lot.
+    """
+    if file.is_file() and not file.is_symlink():
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _settle(spec: Spec, chroot: Chroot) -> None:
