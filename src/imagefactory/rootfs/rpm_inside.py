@@ -124,6 +124,9 @@ _DNF = Path("/mnt")
 _MOUNTED = {"proc": 0o555, "sys": 0o555, "dev": 0o755, "run": 0o755, "tmp": 0o1777}
 """What rpm finds mounted and leaves as it is, though a package owns it: directory -> mode."""
 
+_REPRODUCIBLE = "etc/dracut.conf.d/imagefactory.conf"
+"""dracut.conf(5): no file of an initramfs is younger than dracut itself; while it is built."""
+
 _FAILED_SCRIPTLET = re.compile(
     r"scriptlet failed, (?:exit status|signal) \d+|Error in \w+ scriptlet in rpm package \S+"
 )
@@ -176,6 +179,7 @@ def _install(base: Base, tree: Path, env: dict[str, str]) -> None:
     # Of some files dnf thinks that their place is below the tree.
     for name in ("cache", "log"):
         shutil.rmtree(tree / _DNF.relative_to("/") / name, ignore_errors=True)
+    (tree / _REPRODUCIBLE).unlink()
     _refuse_failed_scriptlets(said)
 
 
@@ -202,6 +206,7 @@ def _prepare(base: Base, tree: Path) -> None:
         "etc/machine-id": f"{_MACHINE_ID}\n",
         # kernel-install(8): else it would take the command line of this machine's own kernel.
         "etc/kernel/cmdline": f"{base.command_line}\n",
+        _REPRODUCIBLE: "reproducible=yes\n",
     }
     for path, content in files.items():
         file = tree / path
