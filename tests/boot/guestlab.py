@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from imagefactory.arch import ArchProfiles
-from imagefactory.boot import emulator, instance, machine, metadata, seed
+from imagefactory.boot import emulator, firmware, instance, machine, metadata, seed
 from imagefactory.boot.facts import Expected
 from imagefactory.boot.guest import Guest, Output, new_key
 from imagefactory.boot.instance import InstanceData, lookup
@@ -189,13 +189,24 @@ class Lab:
         guest = derive(self.properties, self.profiles)
         budget = guest.hypervisor.boot_budget * self.patience
         data = server.data
-        files = Files(disk)
+        qemu = emulator.ask(guest.hypervisor)
+        flash = None
+        if guest.firmware == "uefi":
+            wanted = firmware.Wanted(
+                guest.architecture,
+                qemu.machine(guest.machine),
+                guest.secure_boot,
+                guest.stateless,
+                guest.hypervisor.firmware_packages["uefi"],
+            )
+            flash = firmware.prepare(firmware.find(wanted), wanted.machine, evidence / "work")
+        files = Files(disk, firmware=flash)
         if drive is not None:
-            files = Files(disk, seed=evidence / "config-drive.iso")
+            files = Files(disk, seed=evidence / "config-drive.iso", firmware=flash)
             seed.write(evidence / "config-drive.iso", drive, seed.CONFIG_DRIVE_LABEL)
         command = machine.command(
             guest,
-            emulator.ask(guest.hypervisor),
+            qemu,
             files,
             Network(data.mac, data.address, instance.IPV6_PREFIX),
             uuid=data.uuid,
