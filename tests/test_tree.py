@@ -19,8 +19,10 @@ from imagefactory.tree import (
     list_command,
     merged,
     ordered,
+    read_labels,
     read_listing,
     tar_command,
+    write_labels,
     write_listing,
 )
 
@@ -288,3 +290,9 @@ def test_a_cut_tar_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tar").write_bytes(content[:50_000])
     with pytest.raises(BuildError, match="not a whole tar"):
         check_tar(tmp_path / "tar")
+
+
+def test_labels_are_read_as_they_were_written(tmp_path: Path) -> None:
+    labels = {b"": b"a:b:root_t:s0", "etc/ö x\n".encode(): b"a:b:etc_t:s0"}
+    write_labels(labels, tmp_path / "labels")
+    assert read_labels(tmp_path / "labels") == labels

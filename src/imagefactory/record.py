@@ -25,12 +25,13 @@ from imagefactory.plan import BuildPlan, inputs
 from imagefactory.template import ImageTemplate
 
 _PATTERNS = {
-    "name": r"[a-z0-9][a-z0-9+.-]*",
-    "version": r"[0-9][A-Za-z0-9.+:~-]*",
-    "architecture": r"[a-z0-9-]+",
+    "name": r"[A-Za-z0-9][A-Za-z0-9+._-]*",
+    "version": r"[A-Za-z0-9][A-Za-z0-9.+:~^_-]*",
+    "architecture": r"[a-z0-9_-]+",
     "sha256": r"[0-9a-f]{64}",
 }
-"""Debian policy 5.6; a manifest may be anybody's, and these become names of files."""
+"""Debian policy 5.6, and what RPM's packages have besides; a manifest may be anybody's, and these
+become names of files."""
 
 _WORDS = 60
 """Characters of a value that is told in full."""

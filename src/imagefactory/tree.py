@@ -21,7 +21,7 @@ import os
 import posixpath
 import re
 import tarfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,19 @@ class RootTree:
     boot_files: Path | None = None
     """What its packages bring for the bootloader: its paths in the tree, and
     GRUBs that are linked already (``METHOD.core``)."""
+    labels: Path | None = None
+    """Its labels of SELinux, for `read_labels`; None: it has no policy."""
+
+
+def write_labels(labels: Mapping[bytes, bytes], file: Path) -> None:
+    """Keep labels of SELinux in a file: path in the tree (empty: the tree's root) -> label."""
+    file.write_bytes(b"".join(b"%s\0%s\0" % pair for pair in labels.items()))
+
+
+def read_labels(file: Path) -> dict[bytes, bytes]:
+    """Read what `write_labels` has written."""
+    words = iter(file.read_bytes().split(b"\0")[:-1])
+    return dict(zip(words, words, strict=True))
 
 
 def append_file(tree: RootTree, path: str, content: bytes) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from imagefactory.arch import ArchProfiles
-from imagefactory.boot import emulator, instance, machine, metadata, seed
+from imagefactory.boot import emulator, firmware, instance, machine, metadata, seed
 from imagefactory.boot.facts import Expected
 from imagefactory.boot.guest import Guest, Output, new_key
 from imagefactory.boot.instance import InstanceData, lookup
@@ -51,14 +51,14 @@ class Visitor:
     boot: Boot
     guest: Guest | None
 
-    async def run(self, command: str) -> Output:
-        """Let the user's shell run a command."""
+    async def run(self, command: str, limit: float = PATIENCE) -> Output:
+        """Let the user's shell run a command, for so many seconds."""
         assert self.guest is not None, "nobody can log in to this guest by SSH"
-        return await self.guest.command(command, PATIENCE)
+        return await self.guest.command(command, limit)
 
-    async def read(self, command: str) -> str:
+    async def read(self, command: str, limit: float = PATIENCE) -> str:
         """Run a command that must work, and return what it printed."""
-        done = await self.run(command)
+        done = await self.run(command, limit)
         assert done.status == 0, f"{command}: status {done.status}\n{done.stdout}{done.stderr}"
         return done.stdout.strip()
 
@@ -126,12 +126,14 @@ class Lab:
     profiles: ArchProfiles
     properties: Mapping[str, str]
     directory: Path
+    patience: float = 1.0
+    """How much more than the architecture's budget the image gets."""
 
-    def disk(self, image: Path, name: str = "disk") -> Path:
+    def disk(self, image: Path, name: str = "disk", size: str = "1G") -> Path:
         """Give a server a root disk: as in a cloud, it grew and it lives as long as the server."""
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / f"{name}.qcow2"
-        run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", path, "1G"])
+        run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", image, "-F", "qcow2", path, size])
         return path
 
     def visit(
@@ -185,15 +187,26 @@ class Lab:
         service: bool,
     ) -> SessionSpec:
         guest = derive(self.properties, self.profiles)
-        budget = float(guest.hypervisor.boot_budget)
+        budget = guest.hypervisor.boot_budget * self.patience
         data = server.data
-        files = Files(disk)
+        qemu = emulator.ask(guest.hypervisor)
+        flash = None
+        if guest.firmware == "uefi":
+            wanted = firmware.Wanted(
+                guest.architecture,
+                qemu.machine(guest.machine),
+                guest.secure_boot,
+                guest.stateless,
+                guest.hypervisor.firmware_packages["uefi"],
+            )
+            flash = firmware.prepare(firmware.find(wanted), wanted.machine, evidence / "work")
+        files = Files(disk, firmware=flash)
         if drive is not None:
-            files = Files(disk, seed=evidence / "config-drive.iso")
+            files = Files(disk, seed=evidence / "config-drive.iso", firmware=flash)
             seed.write(evidence / "config-drive.iso", drive, seed.CONFIG_DRIVE_LABEL)
         command = machine.command(
             guest,
-            emulator.ask(guest.hypervisor),
+            qemu,
             files,
             Network(data.mac, data.address, instance.IPV6_PREFIX),
             uuid=data.uuid,

@@ -34,6 +34,8 @@ GOOD = {
     "machine-id": "",
     "boot-id": "7d1f1a4e-8d6f-4d51-9a3c-000000000001",
     "secure-boot": "",
+    "selinux": "enforcing\nEnforcing",
+    "selinux-labels": "",
     "status": '{"ok": 9, "warn": 0, "failed": 0}',
     "end": TOKEN,
 }
@@ -81,6 +83,9 @@ def test_a_good_guest_passes(instance: InstanceData) -> None:
         ("memory", "memory", "200000 kB"),
         ("memory", "memory", ""),
         ("machine-id", "machine-id", "uninitialized"),
+        ("selinux", "selinux", "enforcing\nPermissive"),
+        ("selinux", "selinux", "enforcing\nDisabled"),
+        ("selinux labels", "selinux-labels", "Would relabel /etc/motd from a:b:c:s0 to a:b:d:s0"),
         ("imagefactory-status", "status", '{"ok": 8, "failed": 1}'),
         ("imagefactory-status", "status", "[]"),
         ("imagefactory-status", "status", "{"),
@@ -114,7 +119,8 @@ def test_other_kinds_of_good_guests_pass(
 
 
 def test_what_a_guest_does_not_have_is_skipped(instance: InstanceData) -> None:
-    seen = verdicts(run_checks({**GOOD, "status": "", "vendor-data": ""}, expected(instance)))
+    without = {"status": "", "vendor-data": "", "selinux": ""}
+    seen = verdicts(run_checks({**GOOD, **without}, expected(instance)))
     skipped = {name for name, verdict in seen.items() if verdict == "skipped"}
     assert skipped == {
         "vendor-data",
@@ -125,6 +131,8 @@ def test_what_a_guest_does_not_have_is_skipped(instance: InstanceData) -> None:
         "datasource",
         "machine-id",
         "secure boot",
+        "selinux",
+        "selinux labels",
         "imagefactory-status",
     }
 

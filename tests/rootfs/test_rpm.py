@@ -148,3 +148,9 @@ def test_a_package_without_a_signature_stops_the_build(own: Own) -> None:
     done = own.build(status=5, packages=["setup", "tzdata", "forged"])
     assert "SIGNATURES NOT OK" in done.stderr
     assert own.factory.builds() == []
+
+
+def test_a_build_is_made_again_offline_with_the_same_bytes(own: Own) -> None:
+    (row,) = json.loads(own.build().stdout)
+    again = own.factory.run("verify", Path(row["disk"]).parent, "--offline")
+    assert again.stdout.startswith("identical: ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,29 @@ def fingerprint(file: Path) -> str:
     return found[1]
 
 
-def write_template(directory: Path, name: str, repository: RpmRepository, **more: Any) -> None:
+def side_by_side(directory: Path, repositories: Mapping[str, RpmRepository]) -> str:
+    """Show repositories of several architectures as a mirror does; return the address of it.
+
+    Args:
+        directory: Made for it.
+        repositories: By RPM's name of the architecture.
+    """
+    directory.mkdir(parents=True)
+    for architecture, repository in repositories.items():
+        (directory / architecture).symlink_to(repository.directory)
+    return f"{directory.as_uri()}/$basearch"
+
+
+def write_template(
+    directory: Path, name: str, repository: RpmRepository, *, baseurl: str = "", **more: Any
+) -> None:
     """Write a template, and the key that it names, into ``templates/`` below a directory.
 
     Args:
         directory: What ``--path`` names.
         name: The image's.
-        repository: Where its packages come from.
+        repository: Where its packages come from, and whose key has signed them.
+        baseurl: What the template says of where that is.
         more: What it says besides, or otherwise; ``rpm`` is added to ours.
     """
     tools = YAML(typ="safe").load(shipped_directory() / "templates/minimal.yaml")
@@ -54,7 +71,7 @@ def write_template(directory: Path, name: str, repository: RpmRepository, **more
     (templates / "key").write_bytes(key.read_bytes())
     source = {
         "id": "fedora",
-        "baseurl": repository.url,
+        "baseurl": baseurl or repository.url,
         "keys": [{"file": "key", "fingerprint": fingerprint(key)}],
     }
     described = {

@@ -24,6 +24,19 @@ expand-check = 0
 policy-version = 33
 """
 
+_LOCAL = "".join(
+    f"(typepermissive {domain})\n"
+    for domain in (
+        *("chronyd_t", "fsadm_t", "getty_t", "mount_t", "syslogd_t", "useradd_t"),
+        *("systemd_generator_t", "systemd_hostnamed_t", "systemd_hw_t", "systemd_logind_t"),
+        *("systemd_networkd_t", "systemd_resolved_t", "systemd_tmpfiles_t"),
+    )
+)
+"""Debian's policy knows nothing of cloud-init, nor of credentials that systemd hands on: where it
+would stop what a cloud's guest does it only tells of it. All else is enforced."""
+
+_PASSWD = "root:x:0:0:root:/root:/bin/bash\n"
+
 # In a root of its own: semodule starts others by their absolute paths.
 _COMPILE = """\
 mount --bind /dev/null "$0/dev/null"
@@ -32,6 +45,7 @@ set --
 while read -r module; do
     set -- "$@" -i "$module.pp.bz2"
 done <.modules
+set -- "$@" -i local.cil
 exec chroot "$0" /bin/sh -c 'cd /usr/share/selinux/default && exec semodule "$@"' \\
     sh -n -X 100 -s targeted "$@"
 """
@@ -49,7 +63,8 @@ def policy(apt: Apt, cache: Path, base: Path) -> Path:
         A tree with nothing but the policy, its contexts and its store.
     """
     packages = apt.resolve(_PACKAGES)
-    content = "".join(package.sha256 for package in packages) + _COMPILE + _CONFIGURATION
+    sums = "".join(package.sha256 for package in packages)
+    content = f"{sums}{_COMPILE}{_CONFIGURATION}{_LOCAL}{_PASSWD}"
     place = base / f"selinux-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     with FileLock(base / "selinux.lock"):
         if not place.exists():
@@ -74,6 +89,9 @@ def _compile(root: Path) -> None:
     (root / "etc/selinux/semanage.conf").write_text(_CONFIGURATION)
     (root / "etc/selinux/config").write_text(f"SELINUX=enforcing\nSELINUXTYPE={NAME}\n")
     (root / "var/lib/selinux" / NAME).mkdir(parents=True)
+    # By it genhomedircon knows where root's home is.
+    (root / "etc/passwd").write_text(_PASSWD)
+    (root / "usr/share/selinux" / _DEBIAN / "local.cil").write_text(_LOCAL)
     (root / "dev").mkdir()
     (root / "dev/null").touch()
     for folder in ("etc", "var/lib"):

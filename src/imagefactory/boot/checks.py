@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from imagefactory.boot import cloudinit
-from imagefactory.boot.facts import Expected, Facts, SkippedError, require
+from imagefactory.boot.facts import LABELLED, Expected, Facts, SkippedError, require
 from imagefactory.boot.instance import DNS, GATEWAY, STATIC_IPV6, STATIC_MTU
 from imagefactory.boot.report import SECURE_BOOT, Check, Verdict
 
@@ -175,6 +175,29 @@ def _secure_boot(facts: Facts, expected: Expected) -> str:
     return f"SecureBoot=1, SetupMode=0, {lockdown}"
 
 
+_OF_THE_GUEST = ("Would relabel /etc/.pwd.lock ",)
+"""What the guest's own programs write first, under another label than its policy then wants."""
+
+
+def _selinux(facts: Facts, expected: Expected) -> str:
+    lines = facts.get("selinux", "").split()
+    if len(lines) < 2:
+        raise SkippedError("the guest has no SELinux")
+    configured, running = lines[0].lower(), lines[-1].lower()
+    require(running == configured, f"SELinux is {running}, /etc/selinux/config says {configured}")
+    return running
+
+
+def _labels(facts: Facts, expected: Expected) -> str:
+    lines = facts.get("selinux", "").split()
+    if len(lines) < 2 or lines[-1].lower() == "disabled":
+        raise SkippedError("the guest has no SELinux at work")
+    told = facts.get("selinux-labels", "").splitlines()
+    wrong = [line for line in told if not line.startswith(_OF_THE_GUEST)]
+    require(not wrong, "restorecon would change labels:\n" + "\n".join(wrong))
+    return f"as the policy wants them in {LABELLED}"
+
+
 def _status(facts: Facts, expected: Expected) -> str:
     text = facts.get("status", "")
     if not text:
@@ -207,5 +230,7 @@ CHECKS: tuple[tuple[str, Callable[[Facts, Expected], str]], ...] = (
     ("datasource", cloudinit.check_datasource),
     ("machine-id", _machine_id),
     (SECURE_BOOT, _secure_boot),
+    ("selinux", _selinux),
+    ("selinux labels", _labels),
     ("imagefactory-status", _status),
 )

@@ -15,6 +15,8 @@ STATUS_FILE = "/run/imagefactory/status.json"
 """Where a minimal image tells what became of its boot, once that is over."""
 EFI_GLOBAL = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
 """EFI_GLOBAL_VARIABLE (UEFI specification 3.3); Linux's files hold 4 bytes of attributes first."""
+LABELLED = "/boot /etc /usr /var"
+"""Where SELinux's labels are compared with the policy's; the rest is users' and the kernel's."""
 WAIT_SECONDS = 90
 """Seconds that the guest itself may take from SSH to the end of its first boot's work."""
 
@@ -104,6 +106,10 @@ def facts_script(token: str) -> str:
                 echo "$name $(od -A n -t u1 -j 4 -N 1 $efi/$name-{EFI_GLOBAL})"; done
             echo "lockdown $(cat /sys/kernel/security/lockdown)"
             as_root dmesg | grep -i 'secure *boot' | sed 's,^,kernel ,'; }}
+        fact selinux; have getenforce && {{
+            sed -n 's/^SELINUX=//p' /etc/selinux/config; getenforce; }}
+        fact selinux-labels; have getenforce && [ "$(getenforce)" != Disabled ] &&
+            as_root restorecon -n -v -R {LABELLED} | head -n 40
         fact status; have imagefactory-status && cat {STATUS_FILE}
         fact end; echo {token}
         """)

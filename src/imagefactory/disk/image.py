@@ -10,7 +10,7 @@ from imagefactory.disk import apart, bootloader, filesystem, layout, qcow2
 from imagefactory.identifiers import ROOT_FILESYSTEM
 from imagefactory.packages.tools import Tools
 from imagefactory.plan import BuildPlan
-from imagefactory.tree import RootTree, append_file
+from imagefactory.tree import RootTree, append_file, read_labels
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,10 @@ def make_disk(
         disk_tools,
         log,
     )
+    if tree.labels:
+        filesystem.label_ext4(
+            raw, plan_of_disk.root, read_labels(tree.labels), tree.epoch, disk_tools, work, log
+        )
     finished = work / f"{plan.name}.qcow2"
     pack = cache / "clusters" / plan.name if cache else None
     qcow2.write(raw, finished, qcow2.COMPRESSIONS[plan.template.compression], pack)

@@ -107,6 +107,18 @@ class Dnf:
         asked = f"{architecture} {release} {platform}\n" + "".join(sections)
         self._root = cache / "dnf" / hashlib.sha256(asked.encode()).hexdigest()[:16]
 
+    def elsewhere(self, architecture: str) -> Dnf:
+        """Return the lists of the same repositories for another architecture."""
+        return Dnf(
+            self.repositories,
+            self._keys,
+            architecture,
+            self.release,
+            self._root.parent.parent,
+            platform=self._platform,
+            offline=self.offline,
+        )
+
     @property
     def identity(self) -> str:
         """A name that no other lists have."""

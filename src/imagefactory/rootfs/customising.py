@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 from imagefactory import run
 from imagefactory import tree as tar
 from imagefactory.errors import BuildError, ImageFactoryError
+from imagefactory.rootfs import labels
 from imagefactory.sandbox.chroot import Chroot, rooted
 from imagefactory.sandbox.execution import Execution
 from imagefactory.sandbox.namespace import tell
@@ -303,6 +304,14 @@ def make(spec: TreeSpec, family: Family) -> None:
             seen = ", ".join(path.name for path in found) or "none"
             raise BuildError(f"the tree should have one {what} in /boot, it has: {seen}")
         tell(what, str(found[0].relative_to(tree)))
+    contexts = labels.policy(tree)
+    if contexts:
+        tell("progress", "labelling")
+        target = Path(spec.result).with_suffix(".labels")
+        entries = names_in(tree, Path(spec.result).with_suffix(".entries"))
+        with spec.execution.attached(tree):
+            labels.write(tree, contexts, env, entries, target)
+        tell("labels", str(target))
     tell("progress", "packing the tree")
     pack(tree, Path(spec.result), spec.epoch, names)
 

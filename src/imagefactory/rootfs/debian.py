@@ -77,7 +77,9 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
                 said = _run(replace(spec, new_base=str(made)), shop)
                 trees.add(key, made)
     how = execution.describe(plan.profile.name)
-    return RootTree(Path(spec.result), said["kernel"], (said["initramfs"],), epoch, how)
+    initramfs = (said["initramfs"],)
+    labels = Path(said["labels"]) if "labels" in said else None
+    return RootTree(Path(spec.result), said["kernel"], initramfs, epoch, how, labels=labels)
 
 
 def execution_of(plan: BuildPlan, shop: Workshop) -> Execution:

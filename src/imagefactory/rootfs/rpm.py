@@ -10,7 +10,7 @@ from pathlib import Path
 from imagefactory import run
 from imagefactory.cache import Store
 from imagefactory.data import sha256_of
-from imagefactory.errors import BuildError
+from imagefactory.errors import BuildError, PackageError
 from imagefactory.packages.pool import Package
 from imagefactory.plan import BuildPlan, grub_stub
 from imagefactory.rootfs import cloud, rpm_repositories
@@ -18,7 +18,7 @@ from imagefactory.rootfs.customising import WholeFile
 from imagefactory.rootfs.rpm_inside import SPEC, Base, Core, Spec
 from imagefactory.rootfs.workshop import Workshop
 from imagefactory.rpmtree import RpmRepository, RpmTree
-from imagefactory.sandbox import foreign
+from imagefactory.sandbox import foreign, rpmtwin
 from imagefactory.sandbox.execution import Execution
 from imagefactory.tree import RootTree
 
@@ -57,8 +57,7 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
     epoch = plan.epoch
     if epoch is None:
         epoch = _newest(files)
-    way = foreign.choose(plan.profile, shop.host, shop.cache, accelerate=False)
-    execution = Execution.of(way, None)
+    execution = execution_of(plan, shop)
     keys = [
         plan.beside(key.file) for repository in _repositories(recipe) for key in repository.keys
     ]
@@ -98,7 +97,32 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
                 trees.add(key, made)
     how = execution.describe(plan.profile.name)
     initramfs = (said["initramfs"],)
-    return RootTree(Path(spec.result), said["kernel"], initramfs, epoch, how, boot_files)
+    labels = Path(said["labels"]) if "labels" in said else None
+    return RootTree(Path(spec.result), said["kernel"], initramfs, epoch, how, boot_files, labels)
+
+
+def execution_of(plan: BuildPlan, shop: Workshop) -> Execution:
+    """Decide how the tree's programs are run, and make their twin where they are foreign.
+
+    Where the distribution does not exist for this machine, every program is emulated.
+
+    Raises:
+        HostError: This host cannot run them at all.
+    """
+    way = foreign.choose(plan.profile, shop.host, shop.cache, accelerate=shop.accelerate)
+    if way.mechanism != "accelerated":
+        return Execution.of(way, None)
+    shop.announce("tree", "the twin")
+    versions = {package.name: package.version for package in plan.image_packages}
+    lists = shop.sources.rpm.elsewhere(shop.host.names.rpm)
+    try:
+        made = rpmtwin.make(versions, lists, shop.host, plan.profile, shop.cache)
+    except PackageError as error:
+        shop.announce("tree", f"no twin: {error.message.splitlines()[0]}")
+        slow = foreign.choose(plan.profile, shop.host, shop.cache, accelerate=False)
+        why = f"the packages of {shop.host.name} cannot be had: {error.message.splitlines()[0]}"
+        return Execution.of(replace(slow, reason=why), None)
+    return Execution.of(way, made)
 
 
 def _run(spec: Spec, shop: Workshop) -> dict[str, str]:

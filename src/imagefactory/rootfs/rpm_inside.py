@@ -6,9 +6,11 @@ each build.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import sqlite3
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,6 +126,9 @@ _DNF = Path("/mnt")
 _MOUNTED = {"proc": 0o555, "sys": 0o555, "dev": 0o755, "run": 0o755, "tmp": 0o1777}
 """What rpm finds mounted and leaves as it is, though a package owns it: directory -> mode."""
 
+_REPRODUCIBLE = "etc/dracut.conf.d/imagefactory.conf"
+"""dracut.conf(5): no file of an initramfs is younger than dracut itself; while it is built."""
+
 _FAILED_SCRIPTLET = re.compile(
     r"scriptlet failed, (?:exit status|signal) \d+|Error in \w+ scriptlet in rpm package \S+"
 )
@@ -176,6 +181,7 @@ def _install(base: Base, tree: Path, env: dict[str, str]) -> None:
     # Of some files dnf thinks that their place is below the tree.
     for name in ("cache", "log"):
         shutil.rmtree(tree / _DNF.relative_to("/") / name, ignore_errors=True)
+    (tree / _REPRODUCIBLE).unlink()
     _refuse_failed_scriptlets(said)
 
 
@@ -202,6 +208,7 @@ def _prepare(base: Base, tree: Path) -> None:
         "etc/machine-id": f"{_MACHINE_ID}\n",
         # kernel-install(8): else it would take the command line of this machine's own kernel.
         "etc/kernel/cmdline": f"{base.command_line}\n",
+        _REPRODUCIBLE: "reproducible=yes\n",
     }
     for path, content in files.items():
         file = tree / path
@@ -228,6 +235,17 @@ def _customize(spec: Spec, tree: Path, env: dict[str, str]) -> None:
         for action in spec.actions:
             take(action, chroot)
     _take_esp(tree, Path(spec.boot_files) / "boot/efi")
+    _settle_database(tree / spec.base.database / "rpmdb.sqlite")
+
+
+def _settle_database(file: Path) -> None:
+    """Bring what rpm has changed into the database itself, and leave nothing beside it.
+
+    The index of the log (``-shm``) holds numbers that SQLite draws by lot.
+    """
+    if file.is_file() and not file.is_symlink():
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _settle(spec: Spec, chroot: Chroot) -> None:

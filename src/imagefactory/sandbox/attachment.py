@@ -22,6 +22,12 @@ from imagefactory.errors import BuildError, ImageFactoryError
 TWIN = ".twin"
 """The directory in the tree; launcher.c looks there, and the twin's programs name it as loader."""
 
+LOADER = f"/{TWIN}/ld.so"
+"""Shorter than the loader's path of every architecture (s390x: /lib/ld64.so.1), so it fits."""
+
+LIBRARIES = f"/{TWIN}/lib/"
+"""Where the loader of a twin looks that keeps its libraries apart; as long as /usr/lib64/."""
+
 BINFMT_MISC = Path("/proc/sys/fs/binfmt_misc")
 
 _STATE = "created"
@@ -98,10 +104,14 @@ def detach(tree: Path) -> None:
 
 def _attach_twin(tree: Path, place: Path, twin: Path) -> list[Path]:
     libraries = Path((twin / "libraries").read_text("utf-8").strip())
-    if (tree / libraries).is_dir() and any((tree / libraries).iterdir()):
+    created = []
+    if (twin / "apart").exists():
+        (place / "lib").symlink_to(Path("root") / libraries)
+    elif (tree / libraries).is_dir() and any((tree / libraries).iterdir()):
         return []  # a tree of both architectures: its own libraries must stay to be seen
-    created = _directories(tree, libraries)
-    _bind_directory(twin / "root" / libraries, tree / libraries)
+    else:
+        created = _directories(tree, libraries)
+        _bind_directory(twin / "root" / libraries, tree / libraries)
     (place / "root").mkdir()
     _bind_directory(twin / "root", place / "root")
     loader = (twin / "loader").read_text("utf-8").strip()

@@ -30,66 +30,17 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
-from elftools.elf.elffile import ELFFile
-from pydantic import Field
-
-from imagefactory import yamlfile
 from imagefactory.arch import ArchProfile
 from imagefactory.cache import Store
 from imagefactory.errors import BuildError, PackageError
 from imagefactory.packages import deb
 from imagefactory.packages.apt import Apt
 from imagefactory.packages.pool import Package
-from imagefactory.sandbox.attachment import TWIN
+from imagefactory.sandbox.attachment import LOADER
+from imagefactory.sandbox.elfedit import retargeted, with_loader
+from imagefactory.sandbox.safelist import LIST, Group, safe_programs
 from imagefactory.template import Repository
-from imagefactory.yamlfile import Model
-
-LIST = Path(__file__).with_name("accelerated.yaml")
-
-LOADER = f"/{TWIN}/ld.so"
-"""Shorter than the loader's path of every architecture (s390x: /lib/ld64.so.1), so it fits."""
-
-
-Call = Annotated[tuple[str, ...], Field(min_length=2)]
-"""A program's path (in `Group.calls`: a glob) and the arguments that a call begins with."""
-
-
-class Group(Model):
-    """Programs that are safe for the same reason."""
-
-    name: str
-    reason: str
-    programs: dict[str, tuple[str, ...]] = Field(
-        default={}, description="package -> globs of paths in a merged-/usr tree"
-    )
-    calls: dict[str, tuple[Call, ...]] = Field(
-        default={}, description="package -> calls of which only these may run natively"
-    )
-    exceptions: tuple[str, ...] = Field(default=(), alias="except")
-    emulated_calls: tuple[Call, ...] = Field(
-        default=(), description="calls of the programs that tell the machine"
-    )
-    retarget: bool = False
-    same: tuple[Literal["endian", "bits"], ...] = Field(
-        default=(), description="traits of the machine that must agree"
-    )
-
-    def packages(self) -> set[str]:
-        """Return the packages that it takes programs from."""
-        return {*self.programs, *self.calls}
-
-    def suits(self, host: ArchProfile, target: ArchProfile) -> bool:
-        """Whether the two machines agree in what the group asks for."""
-        return all(getattr(host.elf, trait) == getattr(target.elf, trait) for trait in self.same)
-
-
-class SafePrograms(Model):
-    """What accelerated.yaml holds."""
-
-    groups: tuple[Group, ...]
-    perl_modules: str = Field(description="packages that bring modules for the twin's perl")
 
 
 @dataclass(frozen=True)
@@ -97,18 +48,14 @@ class Twin:
     """A twin in the cache.
 
     Its directory holds ``root`` (programs and libraries), ``allow`` (the launcher's list),
-    ``libraries`` and ``loader`` (paths below root).
+    ``loader`` and ``libraries`` (paths below root; the latter is mounted at the same path of the
+    tree, unless there is a file ``apart`` beside it).
     """
 
     directory: Path
     packages: tuple[Package, ...]
     left_out: tuple[str, ...]
     """Packages of the tree whose programs stay emulated, each with the reason."""
-
-
-def safe_programs() -> SafePrograms:
-    """Read accelerated.yaml."""
-    return yamlfile.load(LIST, SafePrograms)
 
 
 def requirements(tree: Iterable[str], host: ArchProfile, target: ArchProfile) -> tuple[str, ...]:
@@ -345,70 +292,3 @@ def _matching(group: Group, package: str, path: Path) -> Iterator[str]:
         if fnmatch.fnmatchcase(str(path), call[0]):
             words = (word.replace("{program}", path.name) for word in call[1:])
             yield "\t".join((f"/{path}", *words))
-
-
-def with_loader(program: bytes, loader: str) -> tuple[bytes, str] | None:
-    """Name another loader in an ELF program; return it and the loader that it named before.
-
-    None for what is no dynamic ELF program.
-
-    Raises:
-        PackageError: There is no room for the name.
-    """
-    if program[:4] != b"\x7fELF":
-        return None
-    elf: Any = ELFFile(io.BytesIO(program))
-    for segment in elf.iter_segments("PT_INTERP"):
-        start, size = segment["p_offset"], segment["p_filesz"]
-        name = loader.encode().ljust(size, b"\0")
-        if len(name) != size or name[-1:] != b"\0":
-            raise PackageError(f"no room for the loader {loader} in {size} bytes")
-        return program[:start] + name + program[start + size :], segment.get_interp_name()
-    return None
-
-
-def retargeted(program: bytes, old: str, new: str) -> bytes | None:
-    """Give a program of dpkg another native architecture; None where it is not as expected.
-
-    Expected (dpkg, lib/dpkg/arch.c): the name is one string, and one relative relocation makes
-    the one pointer to it (a relocation without a symbol, whose addend is the string's address).
-    """
-    place = program.find(b"\0" + old.encode() + b"\0") + 1
-    if not place or program.find(b"\0" + old.encode() + b"\0", place) >= 0:
-        return None
-    elf: Any = ELFFile(io.BytesIO(program))
-    segments = list(elf.iter_segments("PT_LOAD"))
-    home = next((part for part in segments if _holds(part, place)), None)
-    table = elf.get_section_by_name(".rela.dyn")
-    if home is None or table is None:
-        return None
-    address = place - home["p_offset"] + home["p_vaddr"]
-    hits = [
-        number
-        for number, entry in enumerate(table.iter_relocations())
-        if entry["r_addend"] == address and entry["r_info_sym"] == 0
-    ]
-    end = home["p_offset"] + home["p_filesz"]
-    after = min(
-        (part["p_offset"] for part in segments if part["p_offset"] >= end), default=len(program)
-    )
-    # The rest of the segment's last page is mapped with it; 4096: the smallest page there is.
-    room = min(after, -(-end // 4096) * 4096) - end
-    name = new.encode() + b"\0"
-    if len(hits) != 1 or room < len(name) + 1 or any(program[end : end + len(name) + 1]):
-        return None
-    # Elf64_Rela: r_offset, r_info, r_addend, eight bytes each; Elf32_Rela: four each.
-    width = elf.elfclass // 8
-    addend = table["sh_offset"] + hits[0] * table["sh_entsize"] + 2 * width
-    changed = bytearray(program)
-    changed[end + 1 : end + 1 + len(name)] = name
-    new_address = end + 1 - home["p_offset"] + home["p_vaddr"]
-    order: Literal["little", "big"] = "little" if elf.little_endian else "big"
-    changed[addend : addend + width] = new_address.to_bytes(width, order)
-    return bytes(changed)
-
-
-def _holds(segment: Any, offset: int) -> bool:
-    start: int = segment["p_offset"]
-    size: int = segment["p_filesz"]
-    return start <= offset < start + size
