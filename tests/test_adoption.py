@@ -109,23 +109,31 @@ def test_firmware_follows_from_what_is_on_the_disk(
 
 
 @pytest.mark.parametrize(
-    ("architecture", "status", "told"),
+    ("architecture", "told"),
     [
-        ("x86_64", 7, "did not pass its boot test"),
-        ("ppc64le", 6, "its firmware looks for prep, the disk has"),
+        ("x86_64", "its EFI system partition has BOOTAA64.EFI"),
+        ("ppc64le", "its firmware looks for prep, the disk has"),
     ],
 )
 def test_an_image_for_another_architecture_is_not_adopted(
-    architecture: str,
-    status: int,
-    told: str,
-    built: Callable[[str], BuiltImage],
-    factory: Factory,
+    architecture: str, told: str, built: Callable[[str], BuiltImage], factory: Factory
 ) -> None:
     disk = built("aarch64").disk
-    words = ("adopt", disk, "--name", "wrong", "-a", architecture, "--unverified", "--budget", "10")
-    refused = factory.run(*words, "-p", "hw_firmware_type=uefi", status=status)
-    assert told in refused.stderr
+    words = ("adopt", disk, "--name", "wrong", "-a", architecture, "--unverified")
+    assert told in factory.run(*words, status=6).stderr
+    assert factory.builds() == []
+
+
+def test_what_does_not_boot_is_not_adopted(
+    built: Callable[[str], BuiltImage], factory: Factory, tmp_path: Path
+) -> None:
+    raw = tmp_path / "burnt.raw"
+    run(["qemu-img", "convert", "-O", "raw", built("x86_64").disk, raw])
+    with raw.open("r+b") as stream:  # a boot sector that only halts
+        stream.write(b"\xfa\xf4\xeb\xfd".ljust(440, b"\0"))
+    words = ("adopt", raw, "--name", "burnt", "-a", "x86_64", "--unverified", "--budget", "20")
+    refused = factory.run(*words, "-p", "hw_firmware_type=bios", status=7)
+    assert "did not pass its boot test" in refused.stderr
     assert factory.builds() == []
     assert factory.work() == []
 
@@ -143,8 +151,8 @@ def test_what_was_not_published_is_refused(
     assert "has not the published checksum" in refused.stderr
     # What was wrong is not taken again.
     publish(server, disk, "disk.qcow2.xz")
-    refused = factory.run("adopt", address, *words, *sums, status=6)
-    assert "the disk has nothing that any firmware starts" in refused.stderr
+    refused = factory.run("adopt", address, *words, *sums, status=5)
+    assert "no partition table" in refused.stderr
     taken = factory.run("adopt", address, "--name", "minimal", "-a", "arm64", *sums, status=3)
     assert "is an image of a template" in taken.stderr
     for name, status in (("No Name", 2), ("../x", 2)):
@@ -163,15 +171,29 @@ def test_disks_that_no_cloud_may_be_given_are_refused(
     elif kind == "vmdk":
         run(["qemu-img", "create", "-q", "-f", "vmdk", disk, "64M"])
     else:
-        words = ("-f", "qcow2", "-F", "raw", "-b", "/etc/hostname")
-        run(["qemu-img", "create", "-q", *words, disk, "64M"])
-    refused = factory.run(
-        *("adopt", disk, "--name", "x", "-a", "arm64", "--unverified"),
-        status=6 if kind == "text" else 5,
-    )
-    assert {"backing": "safety checks", "vmdk": "of the format vmdk"}.get(
-        kind, "nothing that any firmware starts"
-    ) in refused.stderr
+        backing = ("-F", "raw", "-b", "/etc/hostname")
+        run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, disk, "64M"])
+    words = ("adopt", disk, "--name", "x", "-a", "arm64", "--unverified")
+    told = factory.run(*words, status=5).stderr
+    why = {"backing": "safety checks", "vmdk": "of the format vmdk", "text": "no partition table"}
+    assert why[kind] in told
+    assert ".work" not in told
+
+
+def test_mistakes_are_told_before_anything_is_fetched(server: Publisher, factory: Factory) -> None:
+    address = server.add("disk.qcow2", b"")
+    sums = server.add("SHA256SUMS", b"")
+    words = ("adopt", address, "--name", "x", "-a", "arm64")
+    more: tuple[str, ...]
+    for more, status, told in (
+        (("--unverified", "-p", "hw_disk_buss=scsi"), 3, "did you mean 'hw_disk_bus'"),
+        (("--unverified", "-p", "hw_disk_bus"), 3, "takes KEY=VALUE"),
+        (("--unverified", "-p", "imagefactory_tested=yes"), 3, "is a mark"),
+        (("--checksums", sums), 5, "came by an open way"),
+        (("--checksums", f"{sums}.nope"), 5, "404"),
+    ):
+        assert told in factory.run(*words, *more, status=status).stderr
+    assert {path for path, _ in server.asked} <= {"/SHA256SUMS", "/SHA256SUMS.nope"}
 
 
 def test_an_interrupted_download_goes_on(
@@ -183,7 +205,8 @@ def test_an_interrupted_download_goes_on(
     words = ("adopt", address, "--name", "x", "-a", "arm64", "--checksum", checksum)
     server.cut_after += [3_000_000, *[0] * 50]
     process = factory.start(*words)
-    wait_for_line(process, "MB")
+    wait_for_line(process, "fetch: ")
+    assert server.resumed.wait(MINUTES)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     if process.stderr:
@@ -191,5 +214,5 @@ def test_an_interrupted_download_goes_on(
     assert factory.work() == []
     server.cut_after.clear()
     server.asked.clear()
-    factory.run(*words, status=6)
+    factory.run(*words, status=5)
     assert any(wanted.startswith("bytes=") for _, wanted in server.asked)

@@ -30,7 +30,7 @@ PROFILES = ArchProfiles.load(SearchPath.default())
 PACKAGES = ["@core", "@cloud-image", "kernel", "grub2-tools"]
 
 GUARDED = "x86_64"
-"""The architecture with SELinux: its policy takes an emulated kernel half a minute to load."""
+"""The architecture with SELinux: an emulated kernel takes long to load a policy."""
 
 ARGUMENTS = {
     # QEMU before 8.0 leaves wrong flags behind a cmpxchg16b; this kernel does not survive it.

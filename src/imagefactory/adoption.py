@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,16 +19,17 @@ from imagefactory.glance.inspect import UnsafeDiskError, format_of, inspect
 from imagefactory.manifest import manifest
 from imagefactory.pipeline import Factory, log_kept, prove
 from imagefactory.progress import Stages
-from imagefactory.vendor.claims import Claims
-from imagefactory.vendor.download import Fetched, Progress, fetch, forget, public
+from imagefactory.vendor.claims import Claims, Proof
+from imagefactory.vendor.download import Fetched, Progress, fetch, forget, name_of, public
 from imagefactory.vendor.errors import VendorError
 from imagefactory.vendor.unpack import unpack, unpacked_name
 
 _GIB = 1 << 30
 
-_STEPS = 20
-"""How often a download tells how far it is; where its size is not known, each `_MANY` bytes."""
-_MANY = 1 << 26
+_PAUSE = 2.0
+"""Seconds between two words of how far a download is."""
+
+_WHOLE = "is it whole, and an image? Its makers publish a checksum that --checksum compares"
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,15 @@ def adopt(
         factory.catalog.workspace(label) as work,
         log_kept(work, label, factory.catalog),
     ):
+        # What is wrong in what was said shows before gigabytes have come.
+        imagetest.with_changes(order.profile.properties, order.changes)
         with stages.stage("fetch", public(order.source)):
+            proof = order.claims.proof_of(name_of(order.source))
             fetched = fetch(order.source, factory.cache, _telling(stages))
         with stages.stage("verify", fetched.name):
-            verified = _verify(fetched, order.claims, factory.cache)
+            verified = _verify(fetched, proof, order.claims, factory.cache)
         with stages.stage("inspect", "format, partitions, firmware"):
-            disk, found = _look(fetched, order, work)
+            disk, found = _look(fetched, order, factory, work)
         subject = _describe(order, disk, found, factory)
         digest = digest_of({"adopted": sha256_of(disk.path)})
         known = _known(factory.catalog, digest, order, subject.properties)
@@ -144,29 +149,30 @@ def adopt(
 
 def _telling(stages: Stages) -> Progress:
     """Return what tells now and then how far a download is."""
-    told = 0
+    told = time.monotonic()
 
     def progress(done: int, total: int) -> None:
         nonlocal told
-        step = done * _STEPS // total if total else done // _MANY
-        if step != told:
-            told = step
+        if time.monotonic() - told > _PAUSE:
+            told = time.monotonic()
             whole = f" of {total / 1e6:.0f}" if total else ""
             stages.announce("fetch", f"{done / 1e6:.0f}{whole} MB")
 
     return progress
 
 
-def _verify(fetched: Fetched, claims: Claims, cache: Path) -> str:
+def _verify(fetched: Fetched, proof: Proof, claims: Claims, cache: Path) -> str:
     try:
-        return claims.verify(fetched)
+        return proof(fetched)
     except VendorError as error:
-        if claims.checksum or claims.checksums:  # or the next run would take the same bytes again
+        if not claims.checksum:  # or the next run would take the same bytes again
             forget(fetched, cache)
-        raise error from None
+        elif fetched.file.is_relative_to(cache):  # it may be the checksum that has a mistake
+            error.hint += f"; remove {fetched.file} to fetch it anew"
+        raise
 
 
-def _look(fetched: Fetched, order: Order, work: Path) -> tuple[Disk, FoundDisk]:
+def _look(fetched: Fetched, order: Order, factory: Factory, work: Path) -> tuple[Disk, FoundDisk]:
     result = work / "result"
     result.mkdir()
     unpacked = work / unpacked_name(fetched.name)
@@ -180,10 +186,15 @@ def _look(fetched: Fetched, order: Order, work: Path) -> tuple[Disk, FoundDisk]:
             )
         size = inspect(unpacked, disk_format)
     except UnsafeDiskError as error:
-        raise VendorError(error.message, hint=error.hint) from None
+        told = error.message.replace(str(unpacked), fetched.name)
+        raise VendorError(told, hint=_WHOLE) from None
     room = work / "room"
     room.mkdir()
-    found = look(unpacked, disk_format, size, room)
+    try:
+        loaders = {one.names.efi for one in factory.profiles.profiles if one.names.efi}
+        found = look(unpacked, disk_format, size, room, loaders)
+    except BuildError as error:
+        raise VendorError(f"{fetched.name}: {error.message}", hint=_WHOLE) from None
     path = unpacked.rename(result / f"{order.name}-{order.profile.name}.{disk_format}")
     return Disk(path, disk_format, path.stat().st_size, size), found
 
@@ -210,6 +221,13 @@ def _describe(order: Order, disk: Disk, found: FoundDisk, factory: Factory) -> i
 def _firmware(order: Order, found: FoundDisk) -> dict[str, str]:
     """Find the firmware that starts the disk; nothing is said where the cloud's default does."""
     hypervisor = order.profile.hypervisor
+    if found.loaders and order.profile.names.efi not in found.loaders:
+        others = ", ".join(f"BOOT{name.upper()}.EFI" for name in sorted(found.loaders))
+        raise BuildError(
+            f"{order.name} would not start on {order.profile.name}: its EFI system partition has "
+            f"{others}",
+            hint="it is an image for another architecture: --arch names the one it is for",
+        )
     possible = [method for method in order.profile.boot if method.split("-")[0] in found.methods]
     if not possible:
         has = ", ".join(sorted(found.methods)) or "nothing that any firmware starts"

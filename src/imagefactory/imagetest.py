@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,10 +11,13 @@ from typing import Literal
 from imagefactory.arch import ArchProfiles
 from imagefactory.boot import BootReport, boot_test
 from imagefactory.catalog import Build, now, read_build
-from imagefactory.errors import ConfigError
+from imagefactory.errors import ConfigError, PropertyError
 from imagefactory.properties import validate
 from imagefactory.schedule import Schedule
 from imagefactory.template import BootCase
+
+OWN_MARKS = "imagefactory_"
+"""What the names of our own marks begin with (glance/stored.py)."""
 
 _FORMATS = {".qcow2": "qcow2", ".img": "qcow2", ".raw": "raw"}
 
@@ -53,14 +56,9 @@ def describe(  # noqa: PLR0913
         PropertyError: nova would refuse the properties.
     """
     properties = _starting_point(disk, architectures, profiles, properties_file)
-    for change in changes:
-        key, equals, value = change.partition("=")
-        if not (key and equals):
-            raise ConfigError(f"--property takes KEY=VALUE, not {change!r}")
-        properties[key] = value
+    properties = with_changes(properties, changes)
     if memory:
         properties["min_ram"] = str(memory)
-    validate(properties)
     build = _build_of(disk)
     if build and not kernel:
         kernel, ramdisk = build.kernel, ramdisk or build.ramdisk
@@ -75,6 +73,35 @@ def describe(  # noqa: PLR0913
     )
     chosen = disk_format or _FORMATS.get(disk.suffix, "qcow2")
     return Subject(disk, chosen, properties, cases, kernel, ramdisk)
+
+
+def with_changes(properties: Mapping[str, str], changes: Sequence[str]) -> dict[str, str]:
+    """Change properties as a command line says.
+
+    Args:
+        properties: What they are without it.
+        changes: ``KEY=VALUE`` each.
+
+    Raises:
+        ConfigError: A change is no such words, or of a mark that uploads make.
+        PropertyError: nova would refuse what comes out.
+    """
+    changed = dict(properties)
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not (key and equals):
+            raise ConfigError(f"--property takes KEY=VALUE, not {change!r}")
+        if key.startswith(OWN_MARKS):
+            raise ConfigError(
+                f"{key} is a mark of imagefactory's uploads, which make it themselves"
+            )
+        changed[key] = value
+    try:
+        validate(changed)
+    except PropertyError as error:
+        error.hint = "`-p KEY=VALUE` says another value" if changes else error.hint
+        raise
+    return changed
 
 
 def run(

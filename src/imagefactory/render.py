@@ -129,10 +129,15 @@ def cache_table(kinds: Sequence[dict[str, Any]]) -> Table:
 
 def devcloud_lines(status: Status) -> Iterator[str]:
     """Say what a look at the devcloud shows; plain lines, for paths are for copying."""
+    partly = len(status.silent) == 1
+
+    def where(service: str, url: str | None) -> str:
+        return f"{url or '-'}{', does not answer' if partly and service in status.silent else ''}"
+
     for name, value in (
         ("devcloud", "running" if status.running else "stopped"),
-        ("Keystone", status.keystone or "-"),
-        ("Glance", status.glance or "-"),
+        ("Keystone", where("keystone", status.keystone)),
+        ("Glance", where("glance", status.glance)),
         ("clouds.yaml", status.clouds_yaml),
         ("images", f"{status.images}, {megabytes(status.size)} on the disk with all else"),
     ):

@@ -11,7 +11,7 @@ from imagefactory import template
 from imagefactory.arch import ArchProfile, ArchProfiles
 from imagefactory.catalog import Build, Catalog
 from imagefactory.data import SearchPath
-from imagefactory.errors import ConfigError
+from imagefactory.errors import ConfigError, UnknownNameError
 from imagefactory.glance.target import Visibility
 from imagefactory.packages.mirrors import NONE, Mirrors
 from imagefactory.plan import BuildPlan, check_exists, make_plan
@@ -100,7 +100,9 @@ class Workbench:
             ConfigError: One of those that were named was never built, or none was.
             UnknownNameError: No image has that name.
         """
-        adopted = not self.is_described(image) and image in self.catalog.images()
+        if image not in self.images:
+            raise UnknownNameError("image", image, self.images)
+        adopted = not self.is_described(image)
         builds = []
         for profile in (
             self.chosen(architectures) if adopted else self.profiles_of(image, architectures)

@@ -39,8 +39,8 @@ class User(Home):
     def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
         return super().start(*words, XDG_CACHE_HOME=str(cache_directory().parent), **more)
 
-    def does(self, *words: str, status: int = 0) -> str:
-        seen, told = self.call(*words)
+    def does(self, *words: str, status: int = 0, **more: str) -> str:
+        seen, told = self.call(*words, **more)
         assert seen == status, told
         return told
 
@@ -90,9 +90,21 @@ def test_a_life_of_a_devcloud(user: User) -> None:
     assert user.status(running=False)["images"] == 1
     assert "devcloud up" in user.does("upload", "minimal", "--cloud", "devcloud", status=8)
 
-    user.up()
-    assert "nothing was sent" in user.upload()
+    # A proxy that leads to the world, and not to this machine.
+    proxy = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
+    user.does("devcloud", "up", **proxy)
+    words = ("upload", "minimal", "--cloud", "devcloud")
+    assert "nothing was sent" in user.does(*words, **proxy)
     assert user.status(running=True)["keystone"] == status["keystone"], "the same ports"
+
+    # Without its passwords it is lost; but not without a word.
+    kept = user.place.directory / "state.json"
+    content = kept.read_bytes()
+    kept.write_bytes(b"{")
+    for command in ("up", "status"):
+        assert "state.json is damaged" in user.does("devcloud", command, status=3)
+    kept.write_bytes(content)
+    assert user.status(running=True)["images"] == 1
 
 
 def test_killed_services_start_again_on_other_ports_if_need_be(user: User) -> None:
@@ -100,7 +112,7 @@ def test_killed_services_start_again_on_other_ports_if_need_be(user: User) -> No
     user.upload()
     before = user.status(running=True)
     killed(user, "keystone")
-    user.status(running=False)
+    assert user.status(running=False)["silent"] == ["keystone"]
     user.up()
     assert "nothing was sent" in user.upload()
 

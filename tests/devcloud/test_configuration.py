@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 
 from imagefactory.devcloud import configuration
+from imagefactory.devcloud.place import HOST
 
 
 def test_keys_are_made_once_and_for_their_owner_alone(tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_the_certificate_is_its_own_authority(tmp_path: Path) -> None:
     configuration.keystone(tmp_path)
     context = ssl.create_default_context(cafile=str(tmp_path / "tls.crt"))
     (known,) = context.get_ca_certs()
-    assert known["subjectAltName"] == (("IP Address", configuration.HOST),)
+    assert known["subjectAltName"] == (("IP Address", HOST),)
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
         tmp_path / "tls.crt", tmp_path / "tls.key"
     )

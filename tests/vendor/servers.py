@@ -29,6 +29,7 @@ class Publisher:
         refusals: Statuses that the next requests get instead.
         asked: Paths that were asked for, with the range if one was named.
         timeless: Send no Last-Modified.
+        resumed: Set once somebody wants the rest of a file.
     """
 
     directory: Path
@@ -37,6 +38,7 @@ class Publisher:
     refusals: list[int] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
     timeless: bool = False
+    resumed: threading.Event = field(default_factory=threading.Event)
 
     def add(self, name: str, content: bytes) -> str:
         """Publish a file; return its address."""
@@ -59,6 +61,8 @@ def publisher(directory: Path, *, tls: bool = False) -> Iterator[Publisher]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range", "")
             served.asked.append((self.path, wanted))
+            if wanted:
+                served.resumed.set()
             if served.refusals:
                 self.send_error(served.refusals.pop(0))
                 return

@@ -75,20 +75,23 @@ def image(tmp_path: Path) -> Fetched:
 
 
 def test_a_checksum_that_was_given_is_enough(image: Fetched) -> None:
-    assert Claims(checksum=Checksum("sha256", SHA256)).verify(image) == f"sha256:{SHA256}, as given"
+    assert (
+        Claims(checksum=Checksum("sha256", SHA256)).proof_of(image.name)(image)
+        == f"sha256:{SHA256} as given"
+    )
     with pytest.raises(VendorError, match="has not the published checksum"):
-        Claims(checksum=Checksum("sha256", "0" * 64)).verify(image)
+        Claims(checksum=Checksum("sha256", "0" * 64)).proof_of(image.name)(image)
 
 
 def test_a_list_beside_the_image_is_believed(image: Fetched) -> None:
     (image.file.parent / "SUMS").write_bytes(SUMS)
-    told = Claims(checksums=str(image.file.parent / "SUMS")).verify(image)
+    told = Claims(checksums=str(image.file.parent / "SUMS")).proof_of(image.name)(image)
     assert "not signed, but by a safe way" in told
 
 
 def test_a_list_that_anybody_could_have_changed_is_not(image: Fetched, server: Publisher) -> None:
     with pytest.raises(VendorError, match="came by an open way and is not signed"):
-        Claims(checksums=server.add("SUMS", SUMS)).verify(image)
+        Claims(checksums=server.add("SUMS", SUMS)).proof_of(image.name)(image)
 
 
 def test_a_detached_signature_of_the_list(
@@ -97,14 +100,16 @@ def test_a_detached_signature_of_the_list(
     vendor, stranger, _ = signers
     sums = server.add("SUMS", SUMS)
     made = server.add("SUMS.gpg", vendor.sign("--detach-sign", SUMS))
-    told = Claims(checksums=sums, signature=made, keys=(vendor.key,)).verify(image)
+    told = Claims(checksums=sums, signature=made, keys=(vendor.key,)).proof_of(image.name)(image)
     assert told.endswith(f"signed by {vendor.fingerprint}")
-    Claims(checksums=sums, signature=made, keys=(stranger.key, vendor.key)).verify(image)
+    Claims(checksums=sums, signature=made, keys=(stranger.key, vendor.key)).proof_of(image.name)(
+        image
+    )
     with pytest.raises(VendorError, match="made by the key"):
-        Claims(checksums=sums, signature=made, keys=(stranger.key,)).verify(image)
+        Claims(checksums=sums, signature=made, keys=(stranger.key,)).proof_of(image.name)(image)
     changed = server.add("SUMS", SUMS + b"\n")
     with pytest.raises(VendorError, match="not of this content"):
-        Claims(checksums=changed, signature=made, keys=(vendor.key,)).verify(image)
+        Claims(checksums=changed, signature=made, keys=(vendor.key,)).proof_of(image.name)(image)
 
 
 def test_a_list_that_signs_itself(
@@ -114,19 +119,19 @@ def test_a_list_that_signs_itself(
     forged = f"{hashlib.sha256(b'forged').hexdigest()}  disk.qcow2\n".encode()
     text = vendor.sign("--clear-sign", SUMS)
     claims = Claims(checksums=server.add("CHECKSUM", text), keys=(vendor.key,))
-    assert claims.verify(image).endswith(f"signed by {vendor.fingerprint}")
+    assert claims.proof_of(image.name)(image).endswith(f"signed by {vendor.fingerprint}")
     # What stands around the signed part counts for nothing, be it before or after.
     for content in (forged + text, text + forged):
         server.add("CHECKSUM", content)
         image.file.write_bytes(b"forged")
         with pytest.raises(VendorError):
-            claims.verify(image)
+            claims.proof_of(image.name)(image)
     server.add("CHECKSUM", stranger.sign("--clear-sign", SUMS))
     with pytest.raises(VendorError, match="made by the key"):
-        claims.verify(image)
+        claims.proof_of(image.name)(image)
     server.add("CHECKSUM", SUMS)
     with pytest.raises(VendorError, match="carries no signature"):
-        claims.verify(image)
+        claims.proof_of(image.name)(image)
 
 
 def test_a_signature_of_the_image_itself(
@@ -135,10 +140,10 @@ def test_a_signature_of_the_image_itself(
     vendor, _, _ = signers
     made = server.add("disk.qcow2.sig", vendor.sign("--detach-sign", b"disk"))
     claims = Claims(signature=made, keys=(vendor.key,))
-    assert claims.verify(image) == f"signed by {vendor.fingerprint}"
+    assert claims.proof_of(image.name)(image) == f"signed by {vendor.fingerprint}"
     image.file.write_bytes(b"other")
     with pytest.raises(VendorError, match="not of this content"):
-        claims.verify(image)
+        claims.proof_of(image.name)(image)
 
 
 def test_an_expired_key_is_not_believed(image: Fetched, signers: tuple[Signer, ...]) -> None:
@@ -150,7 +155,7 @@ def test_an_expired_key_is_not_believed(image: Fetched, signers: tuple[Signer, .
         *("--output", made, "--detach-sign", late.home / "content"),
     )
     with pytest.raises(VendorError, match="key has expired"):
-        Claims(signature=str(made), keys=(late.key,)).verify(image)
+        Claims(signature=str(made), keys=(late.key,)).proof_of(image.name)(image)
 
 
 def test_a_key_that_is_none_and_a_signature_that_is_none(
@@ -159,9 +164,9 @@ def test_a_key_that_is_none_and_a_signature_that_is_none(
     image.file.with_name("sig").write_bytes(b"nonsense")
     sig = str(image.file.with_name("sig"))
     with pytest.raises(VendorError, match="holds no key"):
-        Claims(signature=sig, keys=(image.file,)).verify(image)
+        Claims(signature=sig, keys=(image.file,)).proof_of(image.name)(image)
     with pytest.raises(VendorError, match="it is none"):
-        Claims(signature=sig, keys=(signers[0].key,)).verify(image)
+        Claims(signature=sig, keys=(signers[0].key,)).proof_of(image.name)(image)
 
 
 KEY = (Path("key"),)

@@ -32,7 +32,9 @@ def _name(text: str) -> str:
     try:
         return TypeAdapter(Name).validate_python(text)
     except ValidationError:
-        raise ValueError("a name has small letters, digits and . _ + - only") from None
+        raise ValueError(
+            "a name has small letters, digits and . _ + - only, and 64 at most"
+        ) from None
 
 
 @click.command(
@@ -53,7 +55,7 @@ def _name(text: str) -> str:
     "--checksum",
     callback=reading(Checksum.parse),
     metavar="HEX",
-    help="Its sha256 or sha512.",
+    help="Its sha256, sha384 or sha512.",
 )
 @click.option("--checksums", metavar="FILE|URL", help="A list that has it, like SHA256SUMS.")
 @click.option(
@@ -106,7 +108,7 @@ def adopt_command(  # noqa: PLR0913
 
     chosen = bench.profiles.select(architectures)
     if len(chosen) != 1:
-        raise click.UsageError("an image is for one architecture: --arch aarch64")
+        raise click.UsageError("an image is for one architecture: say which, like --arch aarch64")
     if bench.is_described(name):
         raise ConfigError(
             f"{name} is an image of a template", hint="give what is adopted another --name"

@@ -36,8 +36,9 @@ def devcloud_group() -> None:
     "  imagefactory upload minimal --arch arm64 --cloud devcloud\n\n"
     "  openstack --os-cloud devcloud image list   # after the line with `export` that it prints",
 )
+@json_option
 @click.pass_obj
-def up_command(bench: Workbench) -> None:
+def up_command(bench: Workbench, *, as_json: bool) -> None:
     """Start the devcloud in the background, with all that it had when it was stopped.
 
     The first time it installs Keystone and Glance from PyPI into the cache, which takes a minute;
@@ -51,11 +52,14 @@ def up_command(bench: Workbench) -> None:
     stages = Stages(board.announcer(NAME))
     with board.running():
         started = cloud.up(place, bench.cache, stages)
+    status = cloud.look(place)
     if started:
         board.end(NAME, "is up", stages.seconds, well=True)
-    else:
+    elif not as_json:
         say("devcloud runs already")
-    status = cloud.look(place)
+    if as_json:
+        click.echo(render.to_json(asdict(status)))
+        return
     say(f"Keystone {status.keystone}, Glance {status.glance}")
     say("upload to it:       imagefactory upload minimal --arch arm64 --cloud devcloud")
     file = shlex.quote(status.clouds_yaml)

@@ -16,6 +16,7 @@ from imagefactory.catalog import Build
 from imagefactory.cli.options import F, arch_option, config_option, json_option
 from imagefactory.commands import complain
 from imagefactory.console import err, out, say, transfers
+from imagefactory.errors import ConfigError
 from imagefactory.glance.target import CloudTarget
 from imagefactory.settings import Settings
 from imagefactory.workbench import Workbench
@@ -235,7 +236,12 @@ def require(targets: Mapping[str, CloudTarget]) -> None:
     from imagefactory.glance.login import check_configured  # noqa: PLC0415 (as above)
 
     for name, target in targets.items():
-        check_configured(target.cloud or name, target.region)
+        try:
+            check_configured(target.cloud or name, target.region)
+        except ConfigError as error:
+            if target.cloud:  # people know it by the name that they gave it
+                error.message = f"{name}: {error.message}"
+            raise
 
 
 def delivery_row(one: Delivered) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from ruamel.yaml import YAML
 from imagefactory.cache import disk_usage, in_use
 from imagefactory.data import write_whole
 from imagefactory.devcloud import configuration, people, programs, services
-from imagefactory.devcloud.place import ADMIN, NAME, SERVICES, Place, holder
-from imagefactory.errors import CloudError, CommandError
+from imagefactory.devcloud.place import ADMIN, NAME, SERVICES, Place, go_direct, holder
+from imagefactory.errors import CloudError, CommandError, ConfigError
 from imagefactory.progress import Stages
 from imagefactory.run import end_released, release
 
@@ -41,6 +41,8 @@ class Status:
     """What a look at the devcloud shows: sizes in bytes, None where nothing is known."""
 
     running: bool
+    silent: tuple[str, ...]
+    """The services that do not answer."""
     keystone: str | None
     glance: str | None
     clouds_yaml: str
@@ -69,8 +71,11 @@ class _State:
             return cls(**json.loads(_state_file(place).read_bytes()))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError):  # not ours; what it belongs to cannot be opened any more
-            return None
+        except (ValueError, TypeError):
+            raise ConfigError(
+                f"{_state_file(place)} is damaged: without it the devcloud's passwords are lost",
+                hint="`imagefactory devcloud down --delete` removes what there is, to begin anew",
+            ) from None
 
     def write(self, place: Place) -> None:
         text = json.dumps(asdict(self), indent=2)
@@ -93,9 +98,10 @@ def up(place: Place, cache: Path, stages: Stages) -> bool:
         HostError, PackageError: The programs could not be installed.
         CloudError: A service does not answer.
     """
+    go_direct()
     with place.alone(_waiting(stages)), in_use(cache):
         state = _State.read(place)
-        if state and place.running() and _answer(place, state):
+        if state and all(_answers(place, state, name) for name in SERVICES):
             return False
         _halt(place)  # one may be left of two
         if state is None:
@@ -134,8 +140,10 @@ def look(place: Place) -> Status:
     urls = state.urls if state else {}
     glance = place.service("glance")
     images = {file.name for store in configuration.STORES for file in (glance / store).glob("*-*")}
+    silent = tuple(name for name in SERVICES if not (state and _answers(place, state, name)))
     return Status(
-        running=bool(state and place.running() and _answer(place, state)),
+        running=not silent,
+        silent=silent,
         keystone=urls.get("keystone"),
         glance=urls.get("glance"),
         clouds_yaml=str(place.clouds_yaml),
@@ -149,9 +157,11 @@ def _waiting(stages: Stages) -> Callable[[], None]:
     return lambda: stages.announce("wait", "another command starts or stops the devcloud")
 
 
-def _answer(place: Place, state: _State) -> bool:
-    return all(
-        services.answers(url, _authority(place), _LOOK_SECONDS) for url in state.urls.values()
+def _answers(place: Place, state: _State, name: str) -> bool:
+    return bool(
+        holder(place.service(name))
+        and name in state.urls
+        and services.answers(state.urls[name], _authority(place), _LOOK_SECONDS)
     )
 
 

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from imagefactory.data import write_whole
+from imagefactory.devcloud.place import HOST
 
-HOST = "127.0.0.1"
 REGION = "here"
 
 SECRET = 0o600
@@ -62,7 +62,7 @@ filesystem_store_datadir = {directory}/images
 [second]
 filesystem_store_datadir = {directory}/second
 [import_filtering_opts]
-allowed_hosts = [127.0.0.1]
+allowed_hosts = [{host}]
 allowed_ports = []
 disallowed_ports = [1]
 [os_glance_staging_store]
@@ -151,7 +151,7 @@ def glance(
         asking: How it asks Keystone, see `authtoken`.
     """
     directory.mkdir(mode=0o700, exist_ok=True)
-    text = _GLANCE.format(directory=directory, log=_LOG, extra=extra) + asking
+    text = _GLANCE.format(directory=directory, log=_LOG, extra=extra, host=HOST) + asking
     write_whole(directory / "glance-api.conf", text.encode(), SECRET)
     pipeline = _PIPELINE.format(identity=identity)
     write_whole(directory / "glance-api-paste.ini", pipeline.encode())

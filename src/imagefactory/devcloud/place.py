@@ -24,6 +24,9 @@ NAME, ADMIN = "devcloud", "devcloud-admin"
 
 OFFERED = (NAME, ADMIN)
 
+HOST = "127.0.0.1"
+"""Where its services listen, and nowhere else."""
+
 SERVICES = ("keystone", "glance")
 
 UP = "imagefactory devcloud up"
@@ -109,3 +112,11 @@ def holder(directory: Path) -> int | None:
             hint="ask in the container that it runs in",
         )
     return int(number)
+
+
+def go_direct() -> None:
+    """Let nothing of this process ask a proxy for the loopback: none leads there."""
+    for variable in ("no_proxy", "NO_PROXY"):
+        known = os.environ.get(variable, "")
+        if HOST not in known.split(","):
+            os.environ[variable] = f"{known},{HOST}".lstrip(",")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+import tempfile
 from pathlib import Path
 
 from imagefactory.cache import Store
@@ -62,8 +63,10 @@ def _make(venv: Path, log: Path) -> None:
     pip: list[str | Path] = [venv / "bin/python", "-m", "pip", "--disable-pip-version-check"]
     pip += ["install", "--progress-bar", "off", "--requirement", REQUIREMENTS]
     try:
-        with log.open("ab") as stream:
-            run(pip, into=stream, log=log, timeout=_PIP_SECONDS)
+        with log.open("ab") as stream, tempfile.TemporaryDirectory(dir=venv.parent) as scratch:
+            # Interrupted, pip leaves what it has unpacked.
+            env = {"TMPDIR": scratch}
+            run(pip, into=stream, log=log, timeout=_PIP_SECONDS, env=env)
     except CommandError:
         said = log.read_text(encoding="utf-8", errors="replace").splitlines()
         last = next((line for line in reversed(said) if line.startswith("ERROR:")), "")

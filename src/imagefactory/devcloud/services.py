@@ -11,7 +11,8 @@ from pathlib import Path
 
 import requests
 
-from imagefactory.devcloud.configuration import HOST, REGION
+from imagefactory.devcloud.configuration import REGION
+from imagefactory.devcloud.place import HOST
 from imagefactory.errors import CloudError
 from imagefactory.run import run, started
 

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from imagefactory import __version__
-from imagefactory.devcloud.place import OFFERED, UP, Place
+from imagefactory.devcloud.place import OFFERED, UP, Place, go_direct
 from imagefactory.errors import CloudError, ConfigError
 from imagefactory.glance.client import Glance
 from imagefactory.glance.failures import UnknownCloudError, clean, describe
@@ -101,6 +101,7 @@ def _of_the_devcloud(cloud: str) -> OpenStackConfig:
     place = Place.default()
     if not place.running():
         raise CloudError(f"the cloud {cloud!r} does not run", hint=f"start it: `{UP}`")
+    go_direct()
     return OpenStackConfig(
         config_files=[str(place.clouds_yaml)],
         secure_files=[],

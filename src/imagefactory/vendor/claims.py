@@ -5,12 +5,25 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from imagefactory.errors import ConfigError
 from imagefactory.vendor import checksums, signature
 from imagefactory.vendor.checksums import Checksum
 from imagefactory.vendor.download import Fetched, public, read
 from imagefactory.vendor.errors import VendorError
+
+
+class Proof(Protocol):
+    """What can tell a published image from any other file."""
+
+    def __call__(self, image: Fetched) -> str:
+        """See that an image is what was published, and say by what.
+
+        Raises:
+            VendorError: It is not.
+            HostError: There is no gpg.
+        """
 
 
 @dataclass(frozen=True)
@@ -52,28 +65,33 @@ class Claims:
         if self.keys and not (self.signature or self.checksums):
             raise ConfigError("--key is for a signature: say --signature, or signed --checksums")
 
-    def verify(self, image: Fetched) -> str:
-        """See that an image is what was published.
+    def proof_of(self, name: str) -> Proof:
+        """Fetch what is published of an image, before the image itself.
 
-        Returns:
-            By what, in words.
+        Args:
+            name: Of its file.
 
         Raises:
-            VendorError: It is not, or what says so is not to be believed.
+            VendorError: It is not there, or not to be believed.
             HostError: There is no gpg.
         """
         if self.checksum:
-            self.checksum.compare(image.file, image.name)
-            return f"{self.checksum}, as given"
+            return _by_checksum(self.checksum, "as given")
         if self.checksums:
             text, by = self._believed(self.checksums)
-            found = checksums.find(text, image.name, public(self.checksums))
-            found.compare(image.file, image.name)
-            return f"{found} of {public(self.checksums)}, {by}"
+            where = public(self.checksums)
+            return _by_checksum(checksums.find(text, name, where), f"of {where}, {by}")
         if self.signature:
-            made, _ = read(self.signature)
+            return self._by_signature(self.signature)
+        return lambda _image: "not verified"
+
+    def _by_signature(self, source: str) -> Proof:
+        made, _ = read(source)
+
+        def signed(image: Fetched) -> str:
             return f"signed by {signature.signer_of(image.file, made, self.keys, image.name)}"
-        return "not verified"
+
+        return signed
 
     def _believed(self, source: str) -> tuple[str, str]:
         """Return the text of a list that nobody can have forged, and why."""
@@ -101,3 +119,11 @@ class Claims:
                 hint="take it by https://, or verify its signature with --key",
             )
         return content.decode(errors="replace"), "not signed, but by a safe way"
+
+
+def _by_checksum(expected: Checksum, by: str) -> Proof:
+    def same(image: Fetched) -> str:
+        expected.compare(image.file, image.name)
+        return f"{expected} {by}"
+
+    return same

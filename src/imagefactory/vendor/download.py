@@ -49,6 +49,7 @@ _WORDS: tuple[tuple[type[Exception], str], ...] = (
     (requests.ConnectionError, "the server cannot be reached, or broke the connection"),
     (requests.exceptions.ChunkedEncodingError, "the connection broke"),
     (requests.exceptions.InvalidURL, "that is no address"),
+    (requests.exceptions.InvalidSchema, "it leads to an address that is not http or https"),
     (requests.TooManyRedirects, "it leads in a circle"),
 )
 
@@ -152,6 +153,8 @@ def read(source: str) -> tuple[bytes, bool]:
 
 def _local(source: str) -> Fetched:
     file = Path(source)
+    if "://" in source:
+        raise VendorError(f"{source} cannot be fetched", hint="say a path, or http:// or https://")
     if not file.is_file():
         raise VendorError(f"there is no file {source}", hint="say a path, or an address (https://)")
     return Fetched(file.absolute(), name_of(source), private=True)
@@ -292,7 +295,8 @@ def _translated(source: str) -> Iterator[None]:
     except _TransientError as error:
         raise VendorError(
             f"{public(source)} could not be fetched: {error}",
-            hint="say it again: what came so far is kept, and the download goes on there",
+            hint="is the address right, and the server reachable? Said again, a download goes on "
+            "where it was",
         ) from None
     except requests.RequestException as error:
         raise VendorError(f"{public(source)} could not be fetched: {_in_words(error)}") from None
