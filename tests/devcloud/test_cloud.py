@@ -9,8 +9,9 @@ import select
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,8 @@ from tests.glance.test_commands import Home
 from tests.test_delivery import add_build
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(10 * MINUTES)]
+
+NO_ENV: Mapping[str, str] = MappingProxyType({})
 
 KEEPERS = {"clouds.yaml", "state.json", "glance/glance-api.conf"}
 """The only files that may hold a password."""
@@ -39,8 +42,8 @@ class User(Home):
     def start(self, *words: str, **more: str) -> subprocess.Popen[str]:
         return super().start(*words, XDG_CACHE_HOME=str(cache_directory().parent), **more)
 
-    def does(self, *words: str, status: int = 0, **more: str) -> str:
-        seen, told = self.call(*words, **more)
+    def does(self, *words: str, status: int = 0, env: Mapping[str, str] = NO_ENV) -> str:
+        seen, told = self.call(*words, **env)
         assert seen == status, told
         return told
 
@@ -92,9 +95,9 @@ def test_a_life_of_a_devcloud(user: User) -> None:
 
     # A proxy that leads to the world, and not to this machine.
     proxy = dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    user.does("devcloud", "up", **proxy)
+    user.does("devcloud", "up", env=proxy)
     words = ("upload", "minimal", "--cloud", "devcloud")
-    assert "nothing was sent" in user.does(*words, **proxy)
+    assert "nothing was sent" in user.does(*words, env=proxy)
     assert user.status(running=True)["keystone"] == status["keystone"], "the same ports"
 
     # Without its passwords it is lost; but not without a word.
