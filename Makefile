@@ -78,6 +78,7 @@ setup-tests:
 
 .PHONY: setup-bench
 setup-bench:
+	@$(SETUP_HOST) tests
 	@$(SETUP_HOST) bench
 	@tools/setup-venv
 

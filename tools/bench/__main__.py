@@ -19,7 +19,7 @@ from imagefactory.data import cache_directory, write_whole
 from imagefactory.errors import ImageFactoryError
 from imagefactory.packages.mirrors import Mirrors
 from imagefactory.packages.tools import unpack
-from tools.bench import dib, disk, images, page, trees, uploads
+from tools.bench import dib, disk, images, page, rpms, trees, uploads
 from tools.bench.place import Place, opened
 from tools.bench.table import Group, Row, facts, plain
 
@@ -73,6 +73,11 @@ def disks(place: Place, wish: Wish) -> Iterator[Row]:
         yield from disk.rows(tar, programs, scratch, plan.template.disk_size, place.rounds)
 
 
+def rpm_trees(place: Place, wish: Wish) -> Iterator[Row]:
+    """Yield trees of RPM packages."""
+    return rpms.rows(place, wish.profiles)
+
+
 def sending(place: Place, _wish: Wish) -> Iterator[Row]:
     """Yield uploads."""
     with place.scratch() as scratch:
@@ -84,6 +89,7 @@ Measure = Callable[[Place, Wish], Iterator[Row]]
 GROUPS: dict[str, tuple[str, Measure]] = {
     "native": ("Trees of this machine's architecture", native),
     "foreign": ("Foreign trees", foreign),
+    "rpm": ("Trees of RPM packages", rpm_trees),
     "dib": ("diskimage-builder", builder),
     "image": ("Whole images", whole),
     "disk": ("Disk stage", disks),
