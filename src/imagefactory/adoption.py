@@ -221,7 +221,8 @@ def _describe(order: Order, disk: Disk, found: FoundDisk, factory: Factory) -> i
 def _firmware(order: Order, found: FoundDisk) -> dict[str, str]:
     """Find the firmware that starts the disk; nothing is said where the cloud's default does."""
     hypervisor = order.profile.hypervisor
-    if found.loaders and order.profile.names.efi not in found.loaders:
+    ours = order.profile.names.efi
+    if ours and found.loaders and ours not in found.loaders:
         others = ", ".join(f"BOOT{name.upper()}.EFI" for name in sorted(found.loaders))
         raise BuildError(
             f"{order.name} would not start on {order.profile.name}: its EFI system partition has "
