@@ -42,6 +42,17 @@ ARGUMENTS = {
 PATIENCE = 2
 """A whole system takes longer to boot than the minimal image."""
 
+_DRIVE = {"name": "config-drive", "datasource": "config-drive", "network": "static"}
+_SERVICE = {"name": "metadata", "datasource": "openstack"}
+
+CASES: dict[str, list[dict[str, Any]]] = {
+    # The guest that installs a kernel has a config drive, and reboots.
+    "aarch64": [_SERVICE],
+    "ppc64le": [_DRIVE],
+    "x86_64": [{**_DRIVE, "reboot": True}, _SERVICE],
+}
+"""The boots of each architecture: emulated, such a system takes three minutes for one."""
+
 PROVEN = {"cloud-init": "passed", "services": "passed"}
 """Checks of each boot that say most of such a system."""
 
@@ -55,7 +66,6 @@ class System:
         self.distribution = made[architecture]
         self.template = directory / "own"
         mirror = {name: each.repository for name, each in made.items()}
-        reboots = architecture != UPDATED  # that one reboots into another kernel
         write_template(
             self.template,
             "fedora-like",
@@ -65,15 +75,7 @@ class System:
             properties={"os_type": "linux", "min_ram": "1024"},
             patience=PATIENCE,
             kernel_arguments=ARGUMENTS.get(architecture, []),
-            tests=[
-                {
-                    "name": "config-drive",
-                    "datasource": "config-drive",
-                    "network": "static",
-                    "reboot": reboots,
-                },
-                {"name": "metadata", "datasource": "openstack"},
-            ],
+            tests=CASES[architecture],
             rpm={"packages": [*PACKAGES, *(["@selinux"] if architecture == GUARDED else [])]},
         )
         command = (*factory.command, "--path", str(self.template))
@@ -111,11 +113,12 @@ def test_a_system_is_built_booted_and_stored(
         guarded = "passed" if architecture == GUARDED else "skipped"
         wanted = {**PROVEN, "selinux": guarded, "selinux labels": guarded}
         assert {name: verdicts[name] for name in wanted} == wanted
-    first = {check["name"]: check["verdict"] for check in cases["config-drive"]["checks"]}
-    assert first.get("reboot: same ssh host keys", "passed") == "passed"
-    compared = {check["name"]: check["verdict"] for check in report["checks"]}
-    assert compared["different machine-ids"] == "passed"
-    assert compared["different ssh host keys"] == "passed"
+    if len(cases) > 1:
+        compared = {check["name"]: check["verdict"] for check in report["checks"]}
+        again = {check["name"]: check["verdict"] for check in cases["config-drive"]["checks"]}
+        assert again["reboot: same ssh host keys"] == "passed"
+        assert compared["different machine-ids"] == "passed"
+        assert compared["different ssh host keys"] == "passed"
 
 
 def test_a_system_is_installed_with_its_scriptlets_and_made_bootable(
