@@ -12,12 +12,10 @@ from imagefactory.arch import ArchProfiles
 from imagefactory.boot import BootReport, boot_test
 from imagefactory.catalog import Build, now, read_build
 from imagefactory.errors import ConfigError, PropertyError
+from imagefactory.glance.stored import MARK_PREFIX
 from imagefactory.properties import validate
 from imagefactory.schedule import Schedule
 from imagefactory.template import BootCase
-
-OWN_MARKS = "imagefactory_"
-"""What the names of our own marks begin with (glance/stored.py)."""
 
 _FORMATS = {".qcow2": "qcow2", ".img": "qcow2", ".raw": "raw"}
 
@@ -91,7 +89,7 @@ def with_changes(properties: Mapping[str, str], changes: Sequence[str]) -> dict[
         key, equals, value = change.partition("=")
         if not (key and equals):
             raise ConfigError(f"--property takes KEY=VALUE, not {change!r}")
-        if key.startswith(OWN_MARKS):
+        if key.startswith(MARK_PREFIX):
             raise ConfigError(
                 f"{key} is a mark of imagefactory's uploads, which make it themselves"
             )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import ipaddress
 import ssl
 import threading
 from collections.abc import Iterator
@@ -13,9 +11,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from imagefactory.devcloud import configuration
 
 
 @dataclass
@@ -48,7 +44,7 @@ class Publisher:
 
 @contextlib.contextmanager
 def publisher(directory: Path, *, tls: bool = False) -> Iterator[Publisher]:
-    """Serve a directory on the loopback; with TLS, ``ca.pem`` beside it is to be trusted."""
+    """Serve a directory on the loopback; with TLS, ``tls.crt`` beside it is to be trusted."""
     directory.mkdir(exist_ok=True)
     served = Publisher(directory)
 
@@ -95,7 +91,8 @@ def publisher(directory: Path, *, tls: bool = False) -> Iterator[Publisher]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(_certificate(directory.parent))
+        configuration._certify(directory.parent)
+        context.load_cert_chain(directory.parent / "tls.crt", directory.parent / "tls.key")
         server.socket = context.wrap_socket(server.socket, server_side=True)
     served.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -106,35 +103,3 @@ def publisher(directory: Path, *, tls: bool = False) -> Iterator[Publisher]:
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def _certificate(directory: Path) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.datetime.now(datetime.UTC)
-    alternative = x509.SubjectAlternativeName(
-        [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))],
-    )
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(alternative, critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = made.public_bytes(serialization.Encoding.PEM)
-    (directory / "ca.pem").write_bytes(pem)
-    both = directory / "server.pem"
-    both.write_bytes(
-        pem
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return both

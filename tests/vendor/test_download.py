@@ -150,7 +150,7 @@ def test_tls_keeps_everybody_out_but_not_after_a_detour(
         address = safe.add("SUMS", b"text")
         with pytest.raises(VendorError, match="certificate is not trusted"):
             read(address)
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "tls.crt"))
         assert read(address) == (b"text", True)
         open_one = server.add("SUMS", b"other")
         safe_url, safe.url = safe.url, server.url
