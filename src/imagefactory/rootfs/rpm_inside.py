@@ -241,11 +241,12 @@ def _customize(spec: Spec, tree: Path, env: dict[str, str]) -> None:
 def _settle_database(file: Path) -> None:
     """Bring what rpm has changed into the database itself, and leave nothing beside it.
 
-    The index of the log (``-shm``) holds numbers that SQLite draws by lot.
+    The index of the log (``-shm``) holds numbers that SQLite draws by lot. Without it a database
+    that has a log can be read by those alone who may write it; rpm begins a new log when it does.
     """
     if file.is_file() and not file.is_symlink():
         with contextlib.closing(sqlite3.connect(file)) as database:
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            database.execute("PRAGMA journal_mode=DELETE")
 
 
 def _settle(spec: Spec, chroot: Chroot) -> None:
