@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from imagefactory.arch import Name
 from imagefactory.systemtree import SystemTree
-from imagefactory.words import Beside, Shape
+from imagefactory.words import Beside, Shape, TreePath
 from imagefactory.yamlfile import Model
 
 RpmName = Annotated[
@@ -27,6 +27,11 @@ RepositoryUrl = Annotated[
         r"(https?|ftp|file)://\S+",
         "an address, in which dnf's variables ($basearch, $releasever) may stand,",
     ),
+]
+
+FileGlob = Annotated[
+    str,
+    Shape(r"[A-Za-z0-9*?][A-Za-z0-9*?._+-]*", "a file's name, in which * and ? stand for more,"),
 ]
 
 Fingerprint = Annotated[
@@ -124,6 +129,40 @@ class RpmTree(SystemTree):
     database: Literal["usr/lib/sysimage/rpm", "var/lib/rpm"] = Field(
         default="usr/lib/sysimage/rpm", description="where the release's rpm has its database"
     )
+    rewrite_database: bool = Field(
+        default=False,
+        description="the tree's own rpm writes its database anew, in its own format, where that is "
+        "not this host's (openSUSE: ndb)",
+    )
+    kernel_file: FileGlob = Field(default="vmlinuz-*", description="the kernel's name in /boot")
+    kernel_files: dict[Name, FileGlob] = Field(
+        default={}, description="architecture -> its `kernel_file`, where that is another one"
+    )
+    initramfs_file: FileGlob = Field(
+        default="initramfs-*.img", description="the initramfs' name in /boot"
+    )
+    early_files: dict[TreePath, str] = Field(
+        default={}, description="path -> content: there before the first package is, for scriptlets"
+    )
+    files: dict[TreePath, str] = Field(
+        default={},
+        description="path -> content: written when all packages are there; {kernel_arguments} "
+        "stands for the kernel's command line without its root, {{ and }} for braces",
+    )
+    architecture_files: dict[Name, dict[TreePath, str]] = Field(
+        default={}, description="architecture -> more `files`"
+    )
+
+    def files_for(self, architecture: str, kernel_arguments: str) -> dict[str, str]:
+        """Return what `files` and `architecture_files` say, filled in: path -> content.
+
+        Args:
+            architecture: Its canonical name.
+            kernel_arguments: The kernel's command line without its root.
+        """
+        asked = {**self.files, **self.architecture_files.get(architecture, {})}
+        known = {"kernel_arguments": kernel_arguments}
+        return {path: text.format_map(known) for path, text in asked.items()}
 
     @property
     def all_repositories(self) -> tuple[RpmRepository, ...]:
@@ -134,6 +173,18 @@ class RpmTree(SystemTree):
     def signed(self) -> bool:
         """Whether every package has to bear a signature."""
         return not self.local_packages and not any(one.trusted for one in self.all_repositories)
+
+    @model_validator(mode="after")
+    def _files_can_be_filled_in(self) -> RpmTree:
+        for architecture in ("", *self.architecture_files):
+            try:
+                self.files_for(architecture, "")
+            except (LookupError, ValueError, AttributeError) as error:
+                raise ValueError(
+                    f"files: {error} cannot be filled in: there is {{kernel_arguments}}, and "
+                    "{{ and }} stand for braces"
+                ) from None
+        return self
 
     @model_validator(mode="after")
     def _ids_are_distinct(self) -> RpmTree:

@@ -118,6 +118,23 @@ class UefiFiles(Model):
     shim: TreePath
     grub: TreePath
     config_directory: TreePath = Field(description="where the signed GRUB looks for grub.cfg")
+    more_config_directories: tuple[TreePath, ...] = Field(
+        default=(), description="where a GRUB looks that is started from elsewhere on the ESP"
+    )
+    grub_name: TreePath = Field(
+        default="grub{efi}.efi", description="the name under which shim looks for GRUB beside it"
+    )
+    modules: TreePath | None = Field(
+        default=None, description="its modules, for menus that the guest's grub-mkconfig writes"
+    )
+    esp: dict[TreePath, TreePath] = Field(
+        default={}, description="further files: path on the ESP -> path in the packages"
+    )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The paths of all that is taken from the packages; names are not filled in."""
+        return tuple(dict.fromkeys((self.shim, self.grub, *self.esp.values())))
 
 
 class GrubModules(Model):

@@ -17,7 +17,7 @@ from imagefactory.errors import BuildError
 from imagefactory.packages.pool import Package
 from imagefactory.packages.tools import Tools
 from imagefactory.plan import BuildPlan
-from imagefactory.template import load
+from imagefactory.template import UefiFiles, load
 
 MKIMAGE = """#!/bin/sh
 # Links nothing: what it "links" is a file of the wanted size.
@@ -115,6 +115,42 @@ def test_a_package_without_its_signed_programs_is_told(job: Job, disk: Path) -> 
     profile = ArchProfiles.load(SearchPath.default()).get("aarch64")
     with pytest.raises(BuildError, match=r"have no usr/lib/shim/shimaa64\.efi\.signed"):
         install("uefi", replace(job, plan=replace(job.plan, profile=profile)), disk)
+
+
+def test_what_else_the_template_names_lies_on_the_esp(
+    job: Job, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uefi = UefiFiles(
+        packages=(),
+        shim="usr/share/efi/{rpm}/shim.efi",
+        grub="usr/share/efi/{rpm}/grub.efi",
+        grub_name="grub.efi",
+        config_directory="EFI/BOOT",
+        more_config_directories=("EFI/own",),
+        esp={"EFI/own/shim.efi": "usr/share/efi/{rpm}/shim.efi"},
+    )
+    brought = job.packages / "usr/share/efi/x86_64"
+    brought.mkdir(parents=True)
+    for name in ("shim.efi", "grub.efi"):
+        (brought / name).write_text(name)
+    kept: dict[str, str] = {}
+    monkeypatch.setattr(
+        bootloader,
+        "_write_esp",
+        lambda _job, _disk, files: kept.update((k, v.read_text()) for k, v in files.items()),
+    )
+    image = job.plan.template
+    changed = image.bootloader.model_copy(update={"uefi": uefi})
+    plan = replace(job.plan, template=image.model_copy(update={"bootloader": changed}))
+    install("uefi", replace(job, plan=plan), disk)
+    assert kept == {
+        "EFI/BOOT/BOOTX64.EFI": "shim.efi",
+        "EFI/BOOT/grub.efi": "grub.efi",
+        "EFI/own/shim.efi": "shim.efi",
+        "EFI/BOOT/grub.cfg": job.stub,
+        "EFI/own/grub.cfg": job.stub,
+    }
+    assert uefi.sources == (uefi.shim, uefi.grub)
 
 
 def test_grub_starts_linux_with_all_its_pieces(plan: BuildPlan) -> None:

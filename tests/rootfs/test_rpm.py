@@ -12,7 +12,7 @@ from imagefactory.run import need, run
 from tests.debian_trees import FinishedRoot
 from tests.debs import Key
 from tests.factory import MINUTES, BuiltImage, Factory
-from tests.rpm.images import write_template
+from tests.rpm.images import list_esp, write_template
 from tests.rpm.rpms import RpmRepository, make_rpm
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(10 * MINUTES)]
@@ -52,7 +52,7 @@ class Own:
             "kernel-core", files, architecture="x86_64", scripts={"posttrans": posttrans}
         )
 
-    def build(self, status: int = 0, **rpm: Any) -> Any:
+    def build(self, status: int = 0, *, uefi: Any = None, menu: str = "bls", **rpm: Any) -> Any:
         self.repository.publish()
         write_template(
             self.directory,
@@ -61,12 +61,13 @@ class Own:
             boot={"x86_64": ["uefi"]},
             bootloader={
                 "directory": "boot/grub2",
-                "menu": "bls",
+                "menu": menu,
                 "uefi": {
                     "packages": ["shim-{efi}", "grub2-efi-{efi}"],
                     "shim": "boot/efi/EFI/BOOT/BOOTX64.EFI",
                     "grub": "boot/efi/EFI/fedora/grubx64.efi",
                     "config_directory": "EFI/fedora",
+                    **(uefi or {}),
                 },
             },
             disk_size=128,
@@ -103,7 +104,7 @@ def test_what_packages_bring_lies_where_firmware_and_guest_look_for_it(
     asked = ("-qa", "--queryformat", "%{NAME}\\n")
     names = set(run([need("rpm", "rpm"), f"--dbpath={database}", *asked]).stdout.split())
     assert {"setup", "tzdata", "shim-x64", "grub2-efi-x64", "kernel-core"} <= names
-    esp = list_esp(build, tmp_path)
+    esp = list_esp(build.disk, tmp_path)
     assert {"EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grubx64.efi"} <= esp
     assert {"EFI/fedora/grubx64.efi", "EFI/fedora/grub.cfg"} <= esp
 
@@ -127,13 +128,6 @@ def test_ones_own_packages_need_no_signature_beside_a_distribution_that_signs(
     assert "[extra]" in root.text("etc/yum.repos.d/imagefactory-extra.repo")
 
 
-def list_esp(build: BuiltImage, scratch: Path) -> set[str]:
-    raw = scratch / "whole.raw"
-    run(["qemu-img", "convert", "-O", "raw", build.disk, raw])
-    said = run([need("mdir", "mtools"), "-i", f"{raw}@@1M", "-/", "-b", "::/"]).stdout
-    return {line.removeprefix("::/") for line in said.splitlines()}
-
-
 def test_a_scriptlet_that_fails_stops_the_build_though_dnf_goes_on(own: Own) -> None:
     own.repository.add("broken", scripts={"post": "error('no such thing')"})
     done = own.build(status=6, packages=["setup", "tzdata", "broken"])
@@ -141,6 +135,78 @@ def test_a_scriptlet_that_fails_stops_the_build_though_dnf_goes_on(own: Own) -> 
     assert "broken" in done.stderr
     assert own.factory.builds() == []
     assert own.factory.work() == []
+
+
+LINK_KERNEL = """\
+local line = io.open("/etc/told"):read("l")
+for name, text in pairs({["initrd-1"] = "initramfs", ["told-1"] = line}) do
+    local file = io.open("/boot/" .. name, "w") file:write(text) file:close()
+end
+posix.symlink("../usr/lib/modules/1/vmlinuz", "/boot/Image-1")
+"""
+"""A kernel under another name, and no boot entry."""
+
+
+def test_kernels_loaders_and_menus_are_where_the_template_says(own: Own, tmp_path: Path) -> None:
+    own.kernel(LINK_KERNEL)
+    own.repository.add("loaders", {"usr/share/efi/x86_64/shim-1.efi": b"signed"})
+    own.repository.add(
+        "links",
+        requires=["loaders"],
+        scripts={"post": 'posix.symlink("shim-1.efi", "/usr/share/efi/x86_64/shim.efi")'},
+    )
+    shim = "usr/share/efi/{rpm}/shim.efi"
+    done = own.build(
+        menu="entries",
+        uefi={
+            "shim": shim,
+            "grub_name": "grub.efi",
+            "config_directory": "EFI/BOOT",
+            "more_config_directories": ["EFI/own"],
+            "esp": {"EFI/own/shim.efi": shim},
+        },
+        packages=["setup", "tzdata", "links"],
+        kernel_files={"x86_64": "Image-*"},
+        initramfs_file="initrd-*",
+        early_files={"etc/told": "early\n", "etc/default/grub": "early\n"},
+        files={"etc/default/grub": 'LINE="{kernel_arguments}"; a=${{b}}\n'},
+        architecture_files={"x86_64": {"etc/own": "x86_64\n"}, "ppc64le": {"etc/other": ""}},
+    )
+    build = built(done)
+    root = FinishedRoot.of(build, tmp_path)
+    menu = root.text("boot/grub2/grub.cfg")
+    assert "linux /usr/lib/modules/1/vmlinuz root=UUID=" in menu
+    assert "initrd /boot/initrd-1\n" in menu
+    assert root.text("boot/told-1") == "early"
+    assert root.text("etc/default/grub") == 'LINE="console=tty0 console=ttyS0"; a=${b}\n'
+    assert root.text("etc/own") == "x86_64\n"
+    assert not (root.directory / "etc/other").exists()
+    assert {
+        *("EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grub.efi", "EFI/BOOT/grub.cfg"),
+        *("EFI/own/shim.efi", "EFI/own/grub.cfg", "EFI/fedora/grubx64.efi"),
+    } == list_esp(build.disk, tmp_path)
+
+
+def test_a_link_to_no_kernel_is_told(own: Own) -> None:
+    own.kernel(LINK_KERNEL.replace("modules/1/vmlinuz", "modules/2/vmlinuz"))
+    wrong = {"kernel_file": "Image-*", "initramfs_file": "initrd-*"}
+    said = own.build(status=6, early_files={"etc/told": "x"}, **wrong).stderr
+    assert "/boot/Image-1 leads to /usr/lib/modules/2/vmlinuz, which is no file" in said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told", "status"),
+    [
+        ({"uefi": {"shim": "usr/share/shim.efi"}}, "the tree has no usr/share/shim.efi", 6),
+        ({"files": {"etc/x": "${HOME}"}}, "files: 'HOME' cannot be filled in", 3),
+        ({"initramfs_file": "initrd-*"}, "should have one initramfs in /boot", 6),
+        ({"rewrite_database": True}, "rpmdb failed with status", 6),
+    ],
+)
+def test_what_a_template_says_wrongly_of_its_system_is_told(
+    own: Own, wrong: dict[str, Any], told: str, status: int
+) -> None:
+    assert told in own.build(status=status, **wrong).stderr
 
 
 def test_a_package_without_a_signature_stops_the_build(own: Own) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from imagefactory.data import shipped_directory
-from imagefactory.run import run
+from imagefactory.run import need, run
 from tests.rpm.rpms import RpmRepository
 
 _BOOTLOADER = {
@@ -89,3 +89,11 @@ def write_template(
         "rpm": {"repositories": [source], **more.get("rpm", {})},
     }
     (templates / f"{name}.yaml").write_text(json.dumps(described), encoding="utf-8")
+
+
+def list_esp(disk: Path, scratch: Path) -> set[str]:
+    """Name the files on the ESP of a finished disk."""
+    raw = scratch / "whole.raw"
+    run(["qemu-img", "convert", "-O", "raw", disk, raw])
+    said = run([need("mdir", "mtools"), "-i", f"{raw}@@1M", "-/", "-b", "::/"]).stdout
+    return {line.removeprefix("::/") for line in said.splitlines() if not line.endswith("/")}

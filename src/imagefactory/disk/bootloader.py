@@ -106,6 +106,7 @@ def _uefi(job: Job, disk: Path) -> None:
     suffix = job.plan.profile.names.efi or ""
     stub = job.work / "esp-grub.cfg"
     stub.write_text(job.stub, encoding="utf-8")
+    looked_at = (files.config_directory, *files.more_config_directories)
     esp = job.packages / "boot/efi"
     brought = {str(path.relative_to(esp)): path for path in esp.rglob("*") if path.is_file()}
     _write_esp(
@@ -113,9 +114,10 @@ def _uefi(job: Job, disk: Path) -> None:
         disk,
         {
             **brought,  # by packages that put their files where the ESP is mounted
+            **{path: _packaged(job, source) for path, source in files.esp.items()},
             f"EFI/BOOT/BOOT{suffix.upper()}.EFI": _packaged(job, files.shim),
-            f"EFI/BOOT/grub{suffix}.efi": _packaged(job, files.grub),
-            f"{files.config_directory}/grub.cfg": stub,
+            f"EFI/BOOT/{fill(files.grub_name, job.plan.profile)}": _packaged(job, files.grub),
+            **{f"{directory}/grub.cfg": stub for directory in looked_at},
         },
     )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from imagefactory.disk import apart, bootloader, filesystem, layout, qcow2
 from imagefactory.identifiers import ROOT_FILESYSTEM
@@ -31,6 +32,13 @@ class Disk:
             path=self.path.rename(directory / self.path.name),
             apart=self.apart.moved_to(directory) if self.apart else None,
         )
+
+
+def inherited_label(labels: Mapping[bytes, bytes], path: str) -> bytes:
+    """Return the label of a file that was added: its directory's, as a running kernel does it."""
+    folders = PurePosixPath(path).parents
+    above = (b"" if folder == PurePosixPath() else os.fsencode(folder) for folder in folders)
+    return next(labels[folder] for folder in above if folder in labels)
 
 
 def make_disk(
@@ -77,12 +85,13 @@ def make_disk(
     )
     for method in plan.boot:
         bootloader.install(method, job, raw)
-    beside = None
+    beside, written = None, ""
     if not plan.boot:
         beside = apart.write(tree, work, plan.name)
     elif plan.template.bootloader.menu == "entries":
         grub = bootloader.grub_configuration(plan, tree.kernel, tree.initramfs)
-        append_file(tree, bootloader.configuration_path(plan), grub.encode())
+        written = bootloader.configuration_path(plan)
+        append_file(tree, written, grub.encode())
     filesystem.make_ext4(
         raw,
         plan_of_disk.root,
@@ -93,9 +102,10 @@ def make_disk(
         log,
     )
     if tree.labels:
-        filesystem.label_ext4(
-            raw, plan_of_disk.root, read_labels(tree.labels), tree.epoch, disk_tools, work, log
-        )
+        labels = read_labels(tree.labels)
+        if written:
+            labels[os.fsencode(written)] = inherited_label(labels, written)
+        filesystem.label_ext4(raw, plan_of_disk.root, labels, tree.epoch, disk_tools, work, log)
     finished = work / f"{plan.name}.qcow2"
     pack = cache / "clusters" / plan.name if cache else None
     qcow2.write(raw, finished, qcow2.COMPRESSIONS[plan.template.compression], pack)

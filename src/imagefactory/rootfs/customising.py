@@ -303,7 +303,7 @@ def make(spec: TreeSpec, family: Family) -> None:
         if len(found) != 1:
             seen = ", ".join(path.name for path in found) or "none"
             raise BuildError(f"the tree should have one {what} in /boot, it has: {seen}")
-        tell(what, str(found[0].relative_to(tree)))
+        tell(what, _without_links(found[0].relative_to(tree), tree))
     contexts = labels.policy(tree)
     if contexts:
         tell("progress", "labelling")
@@ -314,6 +314,15 @@ def make(spec: TreeSpec, family: Family) -> None:
         tell("labels", str(target))
     tell("progress", "packing the tree")
     pack(tree, Path(spec.result), spec.epoch, names)
+
+
+def _without_links(path: Path, tree: Path) -> str:
+    """Return where in a tree a file lies: in /boot there may be no more than a link to it."""
+    with rooted(tree):
+        place = Path("/", path).resolve()
+        if not place.is_file():
+            raise BuildError(f"/{path} leads to {place}, which is no file")
+    return str(place.relative_to("/"))
 
 
 def carry_out(build: Callable[[bytes], None]) -> int:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from imagefactory import run
 from imagefactory.cache import Store
 from imagefactory.data import sha256_of
 from imagefactory.errors import BuildError, PackageError
 from imagefactory.packages.pool import Package
-from imagefactory.plan import BuildPlan, grub_stub
+from imagefactory.plan import BuildPlan, boot_files, fill, grub_stub
 from imagefactory.rootfs import cloud, rpm_repositories
 from imagefactory.rootfs.customising import WholeFile
 from imagefactory.rootfs.rpm_inside import SPEC, Base, Core, Spec
@@ -20,6 +21,7 @@ from imagefactory.rootfs.workshop import Workshop
 from imagefactory.rpmtree import RpmRepository, RpmTree
 from imagefactory.sandbox import foreign, rpmtwin
 from imagefactory.sandbox.execution import Execution
+from imagefactory.template import GrubModules, UefiFiles
 from imagefactory.tree import RootTree
 
 _TIMEOUT = 7200.0
@@ -27,6 +29,9 @@ _TIMEOUT = 7200.0
 
 _NO_DISK = "root=UUID=00000000-0000-0000-0000-000000000000"
 """In the boot entries of a base tree: which disk it will be on is not decided yet."""
+
+_ESP = "boot/efi/"
+"""Where packages find it mounted."""
 
 _MODULES = (
     *("part_gpt", "ext2", "search", "search_fs_uuid", "normal", "configfile", "echo", "linux"),
@@ -71,6 +76,8 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
             architecture=plan.profile.names.rpm,
             release=plan.template.distribution.release,
             database=recipe.database,
+            rewrite_database=recipe.rewrite_database,
+            early_files=_whole(recipe.early_files),
             command_line=" ".join((_NO_DISK, *plan.kernel_arguments)),
         ),
         epoch=epoch,
@@ -81,6 +88,10 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
         locale=recipe.locale,
         command_line=plan.command_line,
         cores=_cores(plan),
+        loaders=_loaders(plan),
+        modules=_modules(plan),
+        kernel=recipe.kernel_files.get(plan.profile.name, recipe.kernel_file),
+        initramfs=recipe.initramfs_file,
         boot_files=str(boot_files),
         result=str(shop.work / "root.tar"),
         execution=execution,
@@ -169,7 +180,8 @@ def _base_key(plan: BuildPlan, epoch: int) -> str:
     content = {
         "packages": [package.checksum[1] for package in plan.image_packages],
         "kernel arguments": plan.kernel_arguments,
-        "database": recipe.database,
+        "database": [recipe.database, recipe.rewrite_database],
+        "early files": recipe.early_files,
         "epoch": epoch,
         "code": [
             sha256_of(Path(__file__).with_name(name))
@@ -182,11 +194,20 @@ def _base_key(plan: BuildPlan, epoch: int) -> str:
 def _files(plan: BuildPlan, recipe: RpmTree) -> tuple[WholeFile, ...]:
     """What a tree says of its disk, its cloud and its bootloader."""
     grub = plan.template.bootloader
-    files = (*cloud.files(plan, recipe), *rpm_repositories.files(plan, recipe))
+    own = recipe.files_for(plan.profile.name, " ".join(plan.kernel_arguments))
+    files = (
+        *cloud.files(plan, recipe),
+        *rpm_repositories.files(plan, recipe),
+        *_whole(own),
+    )
     if grub.menu != "bls":
         return files  # the disk stage writes what is started
     menu = WholeFile(f"{grub.directory}/grub.cfg", _grub_configuration(grub.directory))
     return (*files, menu)
+
+
+def _whole(files: Mapping[str, str]) -> tuple[WholeFile, ...]:
+    return tuple(WholeFile(path, content) for path, content in files.items())
 
 
 def _grub_configuration(directory: str) -> str:
@@ -216,7 +237,38 @@ def _cores(plan: BuildPlan) -> tuple[Core, ...]:
         if method not in _PLATFORMS:
             continue  # signed, and on the ESP as the packages bring it
         target, modules, beside = _PLATFORMS[method]
-        menu = _READ_ENTRIES if plan.template.bootloader.menu == "bls" else ()
-        stub = grub_stub(plan)
-        cores.append(Core(method, target, (*_MODULES, *modules), menu, beside, stub))
+        grub = plan.template.bootloader
+        files = boot_files(grub, method)
+        if not isinstance(files, GrubModules):
+            raise BuildError(f"`bootloader: {method}:` must name modules")
+        cores.append(
+            Core(
+                method,
+                target,
+                (*_MODULES, *modules),
+                _READ_ENTRIES if grub.menu == "bls" else (),
+                beside,
+                grub_stub(plan),
+                directory=fill(files.modules, plan.profile),
+                home=grub.directory,
+            )
+        )
     return tuple(cores)
+
+
+def _modules(plan: BuildPlan) -> tuple[tuple[str, str], ...]:
+    """Name the directories of modules, and their places where a menu may load any of them."""
+    grub = plan.template.bootloader
+    if grub.menu == "bls":
+        return ()  # ours loads none
+    every = (boot_files(grub, method).modules for method in plan.boot)
+    paths = [fill(modules, plan.profile) for modules in every if modules]
+    return tuple((path, f"{grub.directory}/{PurePosixPath(path).name}") for path in paths)
+
+
+def _loaders(plan: BuildPlan) -> tuple[str, ...]:
+    """Name what goes to the ESP and is not there already, by the packages' doing."""
+    every = (boot_files(plan.template.bootloader, method) for method in plan.boot)
+    named = (path for files in every if isinstance(files, UefiFiles) for path in files.sources)
+    paths = (fill(path, plan.profile) for path in named)
+    return tuple(path for path in paths if not path.startswith(_ESP))

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,8 @@ class Base:
         architecture: RPM's name of it.
         release: What ``$releasever`` stands for.
         database: Where the tree's own rpm looks for its database.
+        rewrite_database: Whether its format is not the one of this host's rpm.
+        early_files: What is there before the first package is.
         command_line: The kernel's, for the boot entries that kernel-install writes.
     """
 
@@ -58,6 +61,8 @@ class Base:
     architecture: str
     release: str
     database: str
+    rewrite_database: bool
+    early_files: tuple[WholeFile, ...]
     command_line: str
 
 
@@ -72,6 +77,8 @@ class Core:
         one_of: One of these is, too: whichever this GRUB has.
         beside: Files of the tree's GRUB that the disk needs besides (boot.img).
         stub: Its first configuration.
+        directory: Where the tree has its modules.
+        home: Where GRUB has its files in the end.
     """
 
     method: str
@@ -80,6 +87,8 @@ class Core:
     one_of: tuple[str, ...]
     beside: tuple[str, ...]
     stub: str
+    directory: str
+    home: str
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,14 @@ class Spec:
     command_line: str
     """The kernel's, in the place of the base's."""
     cores: tuple[Core, ...]
+    loaders: tuple[str, ...]
+    """Files of the tree that go to the ESP, besides those that packages put there."""
+    modules: tuple[tuple[str, str], ...]
+    """Directories with GRUB's modules, and where a later configuration looks for them."""
+    kernel: str
+    """A glob of its name in /boot."""
+    initramfs: str
+    """The same."""
     boot_files: str
     """A directory for what the bootloader is made of: the ESP's files, finished GRUBs."""
     result: str
@@ -129,6 +146,11 @@ _MOUNTED = {"proc": 0o555, "sys": 0o555, "dev": 0o755, "run": 0o755, "tmp": 0o17
 _REPRODUCIBLE = "etc/dracut.conf.d/imagefactory.conf"
 """dracut.conf(5): no file of an initramfs is younger than dracut itself; while it is built."""
 
+_EXPORT = 'exec rpmdb "$1" --exportdb >"$0"'
+
+_IN_A_DATABASE = "%{NAME}-%{EPOCHNUM}:%{VERSION}-%{RELEASE}.%{ARCH} %{INSTALLTIME}\\n"
+"""By what two databases are compared."""
+
 _FAILED_SCRIPTLET = re.compile(
     r"scriptlet failed, (?:exit status|signal) \d+|Error in \w+ scriptlet in rpm package \S+"
 )
@@ -141,8 +163,8 @@ def build(spec: Spec) -> None:
         install=lambda tree, env: _install(spec.base, tree, env),
         customize=lambda tree, env: _customize(spec, tree, env),
         leftovers=_LEFTOVERS,
-        kernel="vmlinuz-*",
-        initramfs="initramfs-*.img",
+        kernel=spec.kernel,
+        initramfs=spec.initramfs,
     )
     make(spec, family)
 
@@ -162,7 +184,7 @@ def _install(base: Base, tree: Path, env: dict[str, str]) -> None:
     # Scriptlets inherit it: of this machine's own (a TMPDIR, say) nothing may be in there.
     told = {**env, "HOME": str(home), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
     alone = ["env", "-i", *(f"{name}={value}" for name, value in told.items())]
-    with mounted(_DNF, "-t", "tmpfs", "tmpfs"), entered(tree, env):
+    with mounted(_DNF, "-t", "tmpfs", "tmpfs"), entered(tree, env) as chroot:
         (_DNF / "log").mkdir()
         for key in base.keys:
             run.run([*alone, "rpm", f"--root={tree}", "--import", key])
@@ -178,11 +200,41 @@ def _install(base: Base, tree: Path, env: dict[str, str]) -> None:
             *("install", *base.files),
         ]
         said = _logged(words, tree.with_name("dnf.txt"))
+        _refuse_failed_scriptlets(said)
+        if base.rewrite_database:
+            tell("progress", "rewriting the database")
+            _rewrite_database(alone, tree / base.database, chroot)
     # Of some files dnf thinks that their place is below the tree.
     for name in ("cache", "log"):
         shutil.rmtree(tree / _DNF.relative_to("/") / name, ignore_errors=True)
     (tree / _REPRODUCIBLE).unlink()
-    _refuse_failed_scriptlets(said)
+
+
+def _rewrite_database(alone: Sequence[str], database: Path, chroot: Chroot) -> None:
+    """Let the tree's own rpm write its database anew, where and as its own macros say.
+
+    rpmdb(8): a list of headers is what rpms of all formats have in common. The numbers of the
+    packages go by their order, so it is kept.
+
+    Raises:
+        BuildError: The tree's rpm does not know the same packages afterwards.
+    """
+    headers = chroot.tree / "run/headers"
+    run.run([*alone, "sh", "-c", _EXPORT, headers, f"--dbpath={database}"])
+    asked = ("--query", "--all", "--queryformat", _IN_A_DATABASE)
+    known = run.run([*alone, "rpm", f"--dbpath={database}", *asked]).stdout
+    for file in database.glob("rpmdb.sqlite*"):
+        file.unlink()
+    chroot.run(["/bin/sh", "-ec", "rpmdb --initdb\nrpmdb --importdb </run/headers"], called="rpmdb")
+    line = f"rpm {shlex.join(asked)} >/run/known"
+    chroot.run(["/bin/sh", "-ec", line], called="rpm")
+    now = (chroot.tree / "run/known").read_text(encoding="utf-8")
+    lost = {*known.splitlines()} ^ {*now.splitlines()}
+    if lost or len(known) != len(now):
+        raise BuildError(
+            "the tree's rpm has written another database than this machine's: "
+            + (", ".join(sorted(lost)) or "packages are there twice")
+        )
 
 
 def _logged(words: Sequence[str | Path], file: Path) -> str:
@@ -214,6 +266,9 @@ def _prepare(base: Base, tree: Path) -> None:
         file = tree / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content, encoding="utf-8")
+    for early in base.early_files:
+        with rooted(tree):
+            replace(Path("/", early.path), early.content.encode(), early.mode)
 
 
 def _refuse_failed_scriptlets(said: str) -> None:
@@ -232,8 +287,11 @@ def _customize(spec: Spec, tree: Path, env: dict[str, str]) -> None:
         _point_boot_entries(spec, chroot)
         for core in spec.cores:
             _link_grub(core, Path(spec.boot_files), chroot)
+        for source, target in spec.modules:
+            _install_modules(source, target, tree)
         for action in spec.actions:
             take(action, chroot)
+    _keep(spec.loaders, tree, Path(spec.boot_files))
     _take_esp(tree, Path(spec.boot_files) / "boot/efi")
     _settle_database(tree / spec.base.database / "rpmdb.sqlite")
 
@@ -272,7 +330,7 @@ def _link_grub(core: Core, target: Path, chroot: Chroot) -> None:
     """Let the tree's own grub2-mkimage link a GRUB; it goes out of the tree."""
     with rooted(chroot.tree):
         replace(Path("/run/stub.cfg"), core.stub.encode(), 0o644)
-        directory = Path("/usr/lib/grub", core.target)
+        directory = Path("/", core.directory)
         chosen = [name for name in core.one_of if (directory / f"{name}.mod").exists()]
     if core.one_of and not chosen:
         raise BuildError(
@@ -280,16 +338,34 @@ def _link_grub(core: Core, target: Path, chroot: Chroot) -> None:
         )
     chroot.run(
         [
-            *("grub2-mkimage", "-O", core.target, "-p", "/boot/grub2", "-c", "/run/stub.cfg"),
+            *("grub2-mkimage", "-O", core.target, "-d", f"/{core.directory}"),
+            *("-p", f"/{core.home}", "-c", "/run/stub.cfg"),
             *("-o", "/run/core.img", *core.modules, *chosen[:1]),
         ]
     )
     target.mkdir(parents=True, exist_ok=True)
     (target / f"{core.method}.core").write_bytes((chroot.tree / "run/core.img").read_bytes())
-    for name in core.beside:
-        with rooted(chroot.tree):
-            content = Path("/usr/lib/grub", core.target, name).read_bytes()
-        kept = target / "usr/lib/grub" / core.target / name
+    _keep([f"{core.directory}/{name}" for name in core.beside], chroot.tree, target)
+
+
+def _install_modules(source: str, target: str, tree: Path) -> None:
+    """Do what grub-install does with modules: what grub-mkconfig writes loads some of them."""
+    with rooted(tree):
+        for pattern in ("*.mod", "*.lst"):
+            for file in sorted(Path("/", source).glob(pattern)):
+                replace(Path("/", target, file.name), file.read_bytes(), 0o644)
+
+
+def _keep(paths: Iterable[str], tree: Path, target: Path) -> None:
+    """Copy files out of the tree, to the same paths; what is a link there becomes the file."""
+    for path in paths:
+        try:
+            with rooted(tree):
+                content = Path("/", path).read_bytes()
+        except FileNotFoundError:
+            said = f"the tree has no {path}, which the template's `bootloader:` names"
+            raise BuildError(said) from None
+        kept = target / path
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_bytes(content)
 
