@@ -410,12 +410,44 @@ RPM = {
 }
 
 
+OPENSUSE = ("opensuse-leap-16.0", "opensuse-tumbleweed")
+
+
 def test_the_family_of_rpm_distributions_is_shipped() -> None:
     family = ("almalinux", "centos-stream", "rocky")
-    assert {*RPM} == {"fedora-43", "fedora-44"} | {f"{n}-{v}" for n in family for v in (9, 10)}
+    others = {"fedora-43", "fedora-44", *OPENSUSE}
+    assert {*RPM} == others | {f"{n}-{v}" for n in family for v in (9, 10)}
 
 
-@pytest.mark.parametrize("name", RPM)
+@pytest.mark.parametrize("name", OPENSUSE)
+def test_a_shipped_template_of_opensuse_agrees_with_itself(name: str) -> None:
+    image, file = RPM[name]
+    recipe, uefi = image.recipe, image.bootloader.uefi
+    assert isinstance(recipe, RpmTree)
+    assert uefi
+    # The GRUB beside each shim finds a configuration there.
+    started = {str(Path(path).parent) for path in (*uefi.esp, "EFI/BOOT/grub.efi")}
+    assert started == {uefi.config_directory, *uefi.more_config_directories}
+    assert all(path.startswith("usr/share/efi/{rpm}/") for path in uefi.sources)
+    for modules in (image.bootloader.bios, image.bootloader.prep):
+        assert modules
+        assert modules.modules.startswith("usr/share/grub2/")
+    loader = "etc/sysconfig/bootloader"
+    assert 'LOADER_TYPE="none"' in recipe.early_files[loader]
+    assert 'LOADER_TYPE="grub2-efi"' in recipe.files[loader]
+    assert 'LOADER_TYPE="grub2"\n' in recipe.architecture_files["ppc64le"][loader]
+    for repository in recipe.repositories:
+        assert repository.signed_metadata
+        for architecture in ("aarch64", "ppc64le", "x86_64"):
+            url = repository.baseurl_for(architecture)
+            assert url.startswith("https://download.opensuse.org/")
+            ports = {"aarch64": "/ports/aarch64/", "ppc64le": "/ports/ppc/"}.get(architecture)
+            assert "$basearch" in url or ports is None or ports in url
+        for key in repository.keys:
+            check_key(key, template.beside(file, key.file))
+
+
+@pytest.mark.parametrize("name", [name for name in RPM if name not in OPENSUSE])
 def test_a_shipped_rpm_template_agrees_with_itself(name: str) -> None:
     image, file = RPM[name]
     recipe = image.recipe
