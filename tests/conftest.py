@@ -101,4 +101,5 @@ def installed_for_all(tmp_path: Path) -> Iterator[Path]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first: at the end, one of them would keep one worker busy and no other."""
-    items.sort(key=lambda item: item.path.name not in {"test_debian_job.py", "test_rpm_job.py"})
+    long = {"test_debian_job.py", "test_rpm_job.py", "test_rpm_menu_job.py"}
+    items.sort(key=lambda item: item.path.name not in long)

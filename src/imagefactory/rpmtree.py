@@ -129,6 +129,10 @@ class RpmTree(SystemTree):
     database: Literal["usr/lib/sysimage/rpm", "var/lib/rpm"] = Field(
         default="usr/lib/sysimage/rpm", description="where the release's rpm has its database"
     )
+    repository_files: TreePath = Field(
+        default="etc/yum.repos.d",
+        description="where the guest's package manager reads of repositories",
+    )
     rewrite_database: bool = Field(
         default=False,
         description="the tree's own rpm writes its database anew, in its own format, where that is "

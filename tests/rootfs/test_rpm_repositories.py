@@ -78,6 +78,13 @@ def test_an_added_repository_is_known_with_its_key(recipe: RpmTree) -> None:
     assert len(found) == 2
 
 
+def test_the_file_lies_where_the_package_manager_looks(recipe: RpmTree) -> None:
+    assert {*told(recipe, EPEL, repository_files="etc/zypp/repos.d")} == {
+        PLACE,
+        "etc/zypp/repos.d/imagefactory-epel.repo",
+    }
+
+
 def test_an_address_is_that_of_the_architecture(recipe: RpmTree) -> None:
     url = "https://packages.example.com/power/"
     own = {"id": "own", "baseurl": "https://packages.example.com/x86/", "trusted": True}

@@ -1,4 +1,4 @@
-"""What a guest's dnf is told of the repositories that a template adds to its distribution's."""
+"""What a guest's dnf or zypper is told of repositories that are not its distribution's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from imagefactory.plan import BuildPlan
 from imagefactory.rootfs.customising import WholeFile
 from imagefactory.rpmtree import RpmTree, SigningKey
 
-_DIRECTORY = "etc/yum.repos.d"
 _KEYS = "etc/pki/rpm-gpg"
 """Where distributions of this family have such files, too."""
 
@@ -29,7 +28,7 @@ def files(plan: BuildPlan, recipe: RpmTree) -> tuple[WholeFile, ...]:
         *{file.path: file for file in keys.values()}.values(),
         *(
             WholeFile(
-                f"{_DIRECTORY}/imagefactory-{one.id.replace(':', '-')}.repo",
+                f"{recipe.repository_files}/imagefactory-{one.id.replace(':', '-')}.repo",
                 "# Written by imagefactory.\n"
                 + section(one, architecture, [Path("/", _place(key)) for key in one.keys])
                 + "enabled=1\n",
