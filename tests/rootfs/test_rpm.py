@@ -201,7 +201,7 @@ def test_a_distribution_that_this_machine_is_not_of_is_emulated_as_a_whole(
 def test_the_digest_is_that_of_the_packages_wherever_they_are_and_whatever_lies_beside_them(
     own: Own, tmp_path: Path
 ) -> None:
-    def digest(mirror: str, name: str = "", **more: str) -> str:
+    def digest(mirror: str, name: str = "", **more: Any) -> str:
         copy = replace(own.repository, directory=tmp_path / mirror)
         shutil.copytree(own.repository.directory, copy.directory)
         if name:
