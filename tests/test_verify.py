@@ -23,9 +23,11 @@ from imagefactory.run import run
 from imagefactory.schedule import Schedule
 from imagefactory.verify import Manner, Verdict
 from imagefactory.workbench import Workbench
+from tests.debian_trees import FinishedRoot
 from tests.debs import Archive
-from tests.factory import MINUTES, Factory
+from tests.factory import MINUTES, BuiltImage, Factory
 from tests.samples import small_template
+from tests.sbom.bills import purls_of
 
 MOMENT = "2026-01-02T03:04:05+00:00"
 
@@ -239,8 +241,10 @@ name: tiny-debian
 description: the smallest Debian whose disk boots
 extends: debian-12
 debian:
-  packages: ["?essential", systemd-sysv, initramfs-tools, kmod, tzdata, udev, zstd]
+  packages: ["?essential", netbase, systemd-sysv, initramfs-tools, kmod, tzdata, udev, zstd]
   overlay: null
+customize:
+  - run: dpkg --purge netbase
 """
 
 
@@ -263,10 +267,27 @@ def test_a_build_is_made_again_bit_for_bit(image: str, factory: Factory, tmp_pat
 
     build = read_build(factory.builds()[0].parent)
     assert build
+    purls = purls_of(BuiltImage.of(build.disk))
+    told = {(one.name, one.version, one.qualifiers["arch"]) for one in purls}
+    if image == "minimal":
+        planned = build.manifest["plan"]["packages"]
+        assert told == {(one["name"], one["version"], one["architecture"]) for one in planned}
+    else:
+        assert told == packages_of(FinishedRoot.of(BuiltImage.of(build.disk), tmp_path))
+        assert "netbase" not in {name for name, _, _ in told}
     edit_release(build.disk, tmp_path)
-    told = factory.run(*mine, "verify", build.directory, status=6).stdout
-    assert "is not what its manifest says; what was made again is" in told
-    assert re.search(r"root: (usr/lib|etc)/os-release: content", told)
+    said = factory.run(*mine, "verify", build.directory, status=6).stdout
+    assert "is not what its manifest says; what was made again is" in said
+    assert re.search(r"root: (usr/lib|etc)/os-release: content", said)
+
+
+def packages_of(root: FinishedRoot) -> set[tuple[str, ...]]:
+    """What dpkg itself says of a tree: name, version, architecture."""
+    form = "${db:Status-Status} ${Package} ${Version} ${Architecture}\\n"
+    words = ["dpkg-query", f"--admindir={root.directory}/var/lib/dpkg", "--show", "-f", form]
+    lines = [line.split() for line in run(words).stdout.splitlines()]
+    assert {line[0] for line in lines} == {"installed"}
+    return {tuple(line[1:]) for line in lines}
 
 
 def edit_release(disk: Path, work: Path) -> None:
