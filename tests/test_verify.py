@@ -44,7 +44,7 @@ def template_file(bench: Workbench) -> Path:
     return bench.path.directories[0] / "templates/small.yaml"
 
 
-def add_build(bench: Workbench, content: bytes = b"a disk") -> Build:
+def add_build(bench: Workbench, content: bytes = b"a disk", sbom: bytes = b"") -> Build:
     """A build whose disk is no disk; its packages are in the pool."""
     plan, sources = bench.plan("small", bench.profiles.get("x86_64"))
     sources.fetch(*plan.to_fetch)
@@ -56,6 +56,10 @@ def add_build(bench: Workbench, content: bytes = b"a disk") -> Build:
         told = {"file": disk.name, "size": len(content), "sha256": sha256_of(disk)}
         manifest = {"plan": plan.facts(), "record": record.of(plan), "disk": told}
         more: dict[str, Any] = {"built": MOMENT, "seconds": {}, "boot_test": None}
+        if sbom:
+            document = result / "small-x86_64.spdx.json"
+            document.write_bytes(sbom)
+            more["sbom"] = {"spdx": {"file": document.name, "sha256": sha256_of(document)}}
         return bench.catalog.add(result, manifest | more)
 
 
@@ -64,6 +68,7 @@ class Maker:
 
     def __init__(self, content: bytes) -> None:
         self.content = content
+        self.sbom = b""
         self.plans: list[BuildPlan] = []
 
     @contextlib.contextmanager
@@ -73,6 +78,7 @@ class Maker:
         (work / "room").mkdir(parents=True)
         disk = work / "small-x86_64.qcow2"
         disk.write_bytes(self.content)
+        (work / "small-x86_64.spdx.json").write_bytes(self.sbom)
         yield Disk(disk, "qcow2", len(self.content), 64 << 20), work / "room"
         shutil.rmtree(work)
 
@@ -107,6 +113,19 @@ def test_other_bytes_differ_and_are_kept_where_one_says(
     assert verdict.in_words.startswith("differs: ")
     assert verdict.kept == tmp_path / "again/small-x86_64.qcow2"
     assert verdict.kept.read_bytes() == b"another disk"
+
+
+def test_another_sbom_is_told_and_says_nothing_of_the_image(bench: Workbench, maker: Maker) -> None:
+    build = add_build(bench, sbom=b"{}")
+    maker.sbom = b"{}"
+    assert verified(bench, build).changed == ()
+    told = ("the SBOM (spdx) is not the same, or not what the manifest says",)
+    maker.sbom = b"[]"
+    verdict = verified(bench, build)
+    assert (verdict.identical, verdict.changed) == (True, told)
+    build.sbom["spdx"].unlink()
+    maker.sbom = b"{}"
+    assert verified(bench, build).changed == told
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])

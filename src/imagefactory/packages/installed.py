@@ -38,6 +38,11 @@ class Installed:
     license: str = ""
     supplier: str = ""
 
+    @property
+    def full_version(self) -> str:
+        """The version as package managers print it: with the epoch, if there is one."""
+        return f"{self.epoch}:{self.version}" if self.epoch not in {"", "0"} else self.version
+
 
 _LIST = TypeAdapter(tuple[Installed, ...])
 

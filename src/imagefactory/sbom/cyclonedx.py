@@ -67,7 +67,7 @@ def _component(item: Item) -> Component:
     kinds = [] if item.checksum is None else [item.checksum]
     return Component(
         name=item.package.name,
-        version=item.version,
+        version=item.package.full_version,
         type=ComponentType.LIBRARY,
         bom_ref=item.purl.to_string(),
         purl=item.purl,

@@ -42,12 +42,6 @@ class Item:
     checksum: tuple[str, str] | None
 
     @property
-    def version(self) -> str:
-        """The whole version, as the package manager prints it."""
-        epoch = f"{self.package.epoch}:" if self.package.epoch not in {"", "0"} else ""
-        return epoch + self.package.version
-
-    @property
     def supplier(self) -> Supplier | None:
         """Its vendor or maintainer."""
         told = self.package.supplier
@@ -101,8 +95,7 @@ def items(
     found: dict[str, Item] = {}
     for package in packages:
         purl = _purl(package, distribution, version)
-        item = Item(package, purl, None)
-        checksum = checksums.get((package.name, item.version, package.architecture))
+        checksum = checksums.get((package.name, package.full_version, package.architecture))
         found.setdefault(purl.to_string(), Item(package, purl, checksum))
     return tuple(found[key] for key in sorted(found))
 

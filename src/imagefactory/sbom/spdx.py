@@ -106,7 +106,7 @@ def _package(item: Item) -> Package:
         f"SPDXRef-Package-{name}-{hashlib.sha256(purl.encode()).hexdigest()[:16]}",
         package.name,
         SpdxNoAssertion(),
-        version=item.version or None,
+        version=package.full_version or None,
         supplier=_actor(item.supplier),
         files_analyzed=False,
         checksums=[Checksum(_CHECKSUMS[kind], digits) for kind, digits in kinds],
