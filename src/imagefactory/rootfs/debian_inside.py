@@ -215,8 +215,8 @@ def _settle(spec: Spec, chroot: Chroot) -> None:
 def _installed(tree: Path) -> tuple[Installed, ...] | None:
     with rooted(tree):
         status = Path("/var/lib/dpkg/status")
-        content = status.read_bytes() if status.is_file() else None
-    return None if content is None else of_dpkg(content.decode(errors="replace"))
+        content = status.read_bytes() if status.is_file() else b""
+    return of_dpkg(content.decode(errors="replace")) or None
 
 
 def _line_of_locale(locale: str) -> str:

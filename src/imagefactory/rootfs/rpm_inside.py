@@ -255,13 +255,11 @@ def _installed(base: Base, tree: Path) -> tuple[Installed, ...] | None:
     with rooted(tree):
         files = [file for file in Path("/", base.database).glob("*") if file.is_file()]
         contents = {file.name: file.read_bytes() for file in files}
-    if not contents:
-        return None
     copy = tree.with_name("rpmdb")
     copy.mkdir()
     for name, content in contents.items():
         (copy / name).write_bytes(content)
-    return of_rpm(copy)
+    return of_rpm(copy) or None
 
 
 def _settle(spec: Spec, chroot: Chroot) -> None:
