@@ -22,6 +22,7 @@ from tests.debian_trees import FinishedRoot
 from tests.factory import MINUTES, BuiltImage, Factory
 from tests.rpm.distribution import Distribution, distribution
 from tests.rpm.images import side_by_side, write_template
+from tests.sbom.bills import purls_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(40 * MINUTES)]
 
@@ -146,6 +147,14 @@ def test_a_system_is_installed_with_its_scriptlets_and_made_bootable(
     assert {"kernel-core", "systemd", "cloud-init", "dracut", "shim-x64"} <= {*names}
     told = {package["name"] for package in build.manifest["plan"]["packages"]}
     assert told == {*names} - {"gpg-pubkey"}
+    form = "%{NAME} %{VERSION}-%{RELEASE} %{ARCH} %|EPOCH?{%{EPOCH}}:{}|\\n"
+    said = run([need("rpm", "rpm"), database, "-qa", "--queryformat", form]).stdout
+    installed = {line for line in said.splitlines() if not line.startswith("gpg-pubkey ")}
+    keys = ("arch", "epoch")
+    assert installed == {
+        " ".join((one.name, str(one.version), *(one.qualifiers.get(key, "") for key in keys)))
+        for one in purls_of(build)
+    }
     leftovers = [*root.directory.glob("var/cache/dnf/*"), *root.directory.glob("var/log/*.log")]
     assert leftovers == []
     assert not (root.directory / str(tmp_path).lstrip("/")).exists()

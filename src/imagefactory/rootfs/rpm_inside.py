@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 
 from imagefactory import run
 from imagefactory.errors import BuildError, CommandError
+from imagefactory.packages.installed import Installed, of_rpm
 from imagefactory.rootfs.customising import (
     Account,
     Action,
@@ -143,6 +144,7 @@ def build(spec: Spec) -> None:
         leftovers=_LEFTOVERS,
         kernel="vmlinuz-*",
         initramfs="initramfs-*.img",
+        installed=lambda tree: _installed(spec.base, tree),
     )
     make(spec, family)
 
@@ -246,6 +248,18 @@ def _settle_database(file: Path) -> None:
     if file.is_file() and not file.is_symlink():
         with contextlib.closing(sqlite3.connect(file)) as database:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _installed(base: Base, tree: Path) -> tuple[Installed, ...] | None:
+    """Ask rpm of a copy of the database: reading one of SQLite's leaves files beside it."""
+    with rooted(tree):
+        files = [file for file in Path("/", base.database).glob("*") if file.is_file()]
+        contents = {file.name: file.read_bytes() for file in files}
+    copy = tree.with_name("rpmdb")
+    copy.mkdir()
+    for name, content in contents.items():
+        (copy / name).write_bytes(content)
+    return of_rpm(copy) or None
 
 
 def _settle(spec: Spec, chroot: Chroot) -> None:
