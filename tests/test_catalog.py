@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from imagefactory.catalog import MANIFEST, Catalog, now, read_build
+from imagefactory.data import sha256_of
 from imagefactory.errors import ConfigError
 
 
@@ -82,6 +83,9 @@ def test_the_newest_and_the_newest_good_are_told_apart(catalog: Catalog) -> None
         "[" * 100_000,
         json.dumps(manifest(plan={"image": "tiny"})),
         json.dumps(manifest(disk=None)),
+        json.dumps(manifest(sbom=1)),
+        json.dumps(manifest(sbom={"spdx": 1})),
+        json.dumps(manifest(sbom={"spdx": {}})),
         json.dumps(manifest(boot_test={"verdict": "perhaps"})),
         json.dumps(manifest(boot_test={"verdict": "passed", "cases": [{}]})),
     ],
@@ -100,6 +104,30 @@ def test_a_manifest_that_is_not_text_is_left_out(catalog: Catalog) -> None:
     whole = add(catalog)
     (whole / MANIFEST).write_bytes(b"\xff\xfe")
     assert catalog.latest("tiny", "aarch64") is None
+
+
+def test_documents_of_what_is_in_it_belong_to_a_build(catalog: Catalog) -> None:
+    older = read_build(add(catalog))
+    assert older
+    assert older.sbom == {}
+    with catalog.workspace("tiny-aarch64") as work:
+        result = work / "result"
+        result.mkdir()
+        told: dict[str, Any] = {"packages": 1}
+        for standard, name in (("cyclonedx", "tiny.cdx.json"), ("spdx", "tiny.spdx.json")):
+            (result / name).write_text("{}")
+            told[standard] = {"file": name, "size": 2, "sha256": sha256_of(result / name)}
+        (result / "tiny.qcow2").write_bytes(b"disk")
+        disk = {"file": "tiny.qcow2", "size": 4, "sha256": sha256_of(result / "tiny.qcow2")}
+        build = catalog.add(result, manifest(sbom=told, disk=disk))
+    assert build.changed_files() == ()
+    assert {name: file.name for name, file in build.sbom.items()} == {
+        "cyclonedx": "tiny.cdx.json",
+        "spdx": "tiny.spdx.json",
+    }
+    build.sbom["cyclonedx"].write_text("[]")
+    build.sbom["spdx"].unlink()
+    assert build.changed_files() == ("tiny.cdx.json", "tiny.spdx.json")
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

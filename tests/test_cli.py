@@ -47,6 +47,7 @@ def add_build(directory: Path, architecture: str = "aarch64") -> None:
         result = work / "result"
         result.mkdir()
         (result / "minimal.qcow2").write_bytes(b"disk")
+        (result / "minimal.cdx.json").write_text("{}")
         checks = [{"name": "ssh", "verdict": "passed", "detail": "[/up] in time"}]
         case = {"name": "plain", "checks": checks, "milestones": {"ssh": 7.5}}
         catalog.add(
@@ -60,6 +61,7 @@ def add_build(directory: Path, architecture: str = "aarch64") -> None:
                     "properties": {"min_ram": "256"},
                 },
                 "disk": {"file": "minimal.qcow2", "size": 12_300_000},
+                "sbom": {"cyclonedx": {"file": "minimal.cdx.json"}, "packages": 1},
                 "seconds": {"disk": 1.0},
                 "boot_test": {"verdict": "passed", "cases": [case]},
             },
@@ -141,7 +143,9 @@ def test_a_build_is_listed_and_shown(tmp_path: Path) -> None:
     assert "never" in call(*where, "list").stdout
     shown = call(*where, "show", "minimal")
     assert shown.exit_code == 0
-    assert by_arch["aarch64"]["disk"] in shown.stdout  # whole, brackets and all
+    disk = by_arch["aarch64"]["disk"]
+    assert disk in shown.stdout  # whole, brackets and all
+    assert f"cyclonedx: {Path(disk).with_name('minimal.cdx.json')}\n" in shown.stdout
     assert "[/up] in time" in shown.stdout
     (manifest,) = json.loads(call(*where, "show", "minimal", "--json").stdout)
     assert manifest["disk"]["size"] == 12_300_000

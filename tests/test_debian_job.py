@@ -18,20 +18,17 @@ SECURE_BOOT = {"aarch64", "x86_64"}
 """Where the distribution's bootloader is signed."""
 
 
-@pytest.mark.parametrize(
-    ("image", "architecture"),
-    [
-        ("debian-12", "aarch64"),
-        ("debian-12", "ppc64le"),
-        ("debian-12", "x86_64"),
-        # Its cloud-init finds no metadata service off x86 unless it is told to look for one.
-        ("debian-13", "aarch64"),
-    ],
-)
-def test_a_debian_is_built_booted_and_stored(
-    image: str, architecture: str, factory: Factory
-) -> None:
-    done = factory.run("build", image, "--arch", architecture, "--json", timeout=38 * MINUTES)
+METADATA = """
+name: debian-13
+extends: debian-13
+tests: [{name: metadata, datasource: openstack}]
+"""
+
+
+@pytest.mark.parametrize("architecture", ["aarch64", "ppc64le", "x86_64"])
+def test_a_debian_is_built_booted_and_stored(architecture: str, factory: Factory) -> None:
+    words = ("build", "debian-12", "--arch", architecture, "--json")
+    done = factory.run(*words, timeout=38 * MINUTES)
 
     (row,) = json.loads(done.stdout)
     assert row["verdict"] == "passed"
@@ -50,3 +47,17 @@ def test_a_debian_is_built_booted_and_stored(
     assert build.properties.get("os_secure_boot") == proven
     assert build.manifest["foreign_programs"].startswith(f"{architecture}: ")
     assert factory.work() == []
+
+
+def test_a_debian_13_finds_the_metadata_service(factory: Factory, tmp_path: Path) -> None:
+    # Its cloud-init looks for none off x86 unless it is told to.
+    templates = tmp_path / "own/templates"
+    templates.mkdir(parents=True)
+    (templates / "debian-13.yaml").write_text(METADATA)
+    words = ("--path", tmp_path / "own", "build", "debian-13", "--arch", "aarch64", "--json")
+    (row,) = json.loads(factory.run(*words, timeout=38 * MINUTES).stdout)
+    build = BuiltImage.of(Path(row["disk"]))
+    (case,) = build.manifest["boot_test"]["cases"]
+    verdicts = {check["name"]: check["verdict"] for check in case["checks"]}
+    assert {verdicts[name] for name in ("cloud-init", "services", "guest agent")} == {"passed"}
+    assert build.properties["os_version"] == "13"

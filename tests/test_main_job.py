@@ -57,6 +57,7 @@ def test_two_builds_of_one_plan_are_the_same_bytes(
     second = BuiltImage.of(Path(json.loads(done.stdout)[0]["disk"]))
     assert second.manifest["plan"]["digest"] == first.manifest["plan"]["digest"]
     assert second.manifest["disk"]["sha256"] == first.manifest["disk"]["sha256"]
+    assert second.manifest["sbom"] == first.manifest["sbom"]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -20,6 +20,7 @@ from tests.factory import MINUTES, BuiltImage, Factory
 from tests.rpm import menu
 from tests.rpm.distribution import Distribution, distribution
 from tests.rpm.images import list_esp, write_template
+from tests.sbom.bills import purls_of
 
 pytestmark = [
     pytest.mark.system,
@@ -145,6 +146,8 @@ def test_a_system_boots_by_our_menu_and_then_by_its_own(factory: Factory, tmp_pa
     asked = ("--query", "--all", "--queryformat", "%{NAME}\n")
     names = run([need("rpm", "rpm"), database, *asked]).stdout.split()
     assert {*names} - {"gpg-pubkey"} == {p["name"] for p in image.manifest["plan"]["packages"]}
+
+    assert {purl.name for purl in purls_of(image)} == {*names} - {"gpg-pubkey"}
 
     lab = Lab(PROFILES, image.properties, tmp_path / "lab", patience=6)
     disk, server = lab.disk(image.disk, size="6G"), Server.new("menu")

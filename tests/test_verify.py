@@ -23,9 +23,11 @@ from imagefactory.run import run
 from imagefactory.schedule import Schedule
 from imagefactory.verify import Manner, Verdict
 from imagefactory.workbench import Workbench
+from tests.debian_trees import FinishedRoot
 from tests.debs import Archive
-from tests.factory import MINUTES, Factory
+from tests.factory import MINUTES, BuiltImage, Factory
 from tests.samples import small_template
+from tests.sbom.bills import purls_of
 
 MOMENT = "2026-01-02T03:04:05+00:00"
 
@@ -42,7 +44,7 @@ def template_file(bench: Workbench) -> Path:
     return bench.path.directories[0] / "templates/small.yaml"
 
 
-def add_build(bench: Workbench, content: bytes = b"a disk") -> Build:
+def add_build(bench: Workbench, content: bytes = b"a disk", sbom: bytes = b"") -> Build:
     """A build whose disk is no disk; its packages are in the pool."""
     plan, sources = bench.plan("small", bench.profiles.get("x86_64"))
     sources.fetch(*plan.to_fetch)
@@ -54,6 +56,10 @@ def add_build(bench: Workbench, content: bytes = b"a disk") -> Build:
         told = {"file": disk.name, "size": len(content), "sha256": sha256_of(disk)}
         manifest = {"plan": plan.facts(), "record": record.of(plan), "disk": told}
         more: dict[str, Any] = {"built": MOMENT, "seconds": {}, "boot_test": None}
+        if sbom:
+            document = result / "small-x86_64.spdx.json"
+            document.write_bytes(sbom)
+            more["sbom"] = {"spdx": {"file": document.name, "sha256": sha256_of(document)}}
         return bench.catalog.add(result, manifest | more)
 
 
@@ -62,6 +68,7 @@ class Maker:
 
     def __init__(self, content: bytes) -> None:
         self.content = content
+        self.sbom = b""
         self.plans: list[BuildPlan] = []
 
     @contextlib.contextmanager
@@ -71,6 +78,7 @@ class Maker:
         (work / "room").mkdir(parents=True)
         disk = work / "small-x86_64.qcow2"
         disk.write_bytes(self.content)
+        (work / "small-x86_64.spdx.json").write_bytes(self.sbom)
         yield Disk(disk, "qcow2", len(self.content), 64 << 20), work / "room"
         shutil.rmtree(work)
 
@@ -105,6 +113,19 @@ def test_other_bytes_differ_and_are_kept_where_one_says(
     assert verdict.in_words.startswith("differs: ")
     assert verdict.kept == tmp_path / "again/small-x86_64.qcow2"
     assert verdict.kept.read_bytes() == b"another disk"
+
+
+def test_another_sbom_is_told_and_says_nothing_of_the_image(bench: Workbench, maker: Maker) -> None:
+    build = add_build(bench, sbom=b"{}")
+    maker.sbom = b"{}"
+    assert verified(bench, build).changed == ()
+    told = ("the SBOM (spdx) is not the same, or not what the manifest says",)
+    maker.sbom = b"[]"
+    verdict = verified(bench, build)
+    assert (verdict.identical, verdict.changed) == (True, told)
+    build.sbom["spdx"].unlink()
+    maker.sbom = b"{}"
+    assert verified(bench, build).changed == told
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])
@@ -239,8 +260,10 @@ name: tiny-debian
 description: the smallest Debian whose disk boots
 extends: debian-12
 debian:
-  packages: ["?essential", systemd-sysv, initramfs-tools, kmod, tzdata, udev, zstd]
+  packages: ["?essential", netbase, systemd-sysv, initramfs-tools, kmod, tzdata, udev, zstd]
   overlay: null
+customize:
+  - run: dpkg --purge netbase
 """
 
 
@@ -263,10 +286,27 @@ def test_a_build_is_made_again_bit_for_bit(image: str, factory: Factory, tmp_pat
 
     build = read_build(factory.builds()[0].parent)
     assert build
+    purls = purls_of(BuiltImage.of(build.disk))
+    told = {(one.name, one.version, one.qualifiers["arch"]) for one in purls}
+    if image == "minimal":
+        planned = build.manifest["plan"]["packages"]
+        assert told == {(one["name"], one["version"], one["architecture"]) for one in planned}
+    else:
+        assert told == packages_of(FinishedRoot.of(BuiltImage.of(build.disk), tmp_path))
+        assert "netbase" not in {name for name, _, _ in told}
     edit_release(build.disk, tmp_path)
-    told = factory.run(*mine, "verify", build.directory, status=6).stdout
-    assert "is not what its manifest says; what was made again is" in told
-    assert re.search(r"root: (usr/lib|etc)/os-release: content", told)
+    said = factory.run(*mine, "verify", build.directory, status=6).stdout
+    assert "is not what its manifest says; what was made again is" in said
+    assert re.search(r"root: (usr/lib|etc)/os-release: content", said)
+
+
+def packages_of(root: FinishedRoot) -> set[tuple[str, ...]]:
+    """What dpkg itself says of a tree: name, version, architecture."""
+    form = "${db:Status-Status} ${Package} ${Version} ${Architecture}\\n"
+    words = ["dpkg-query", f"--admindir={root.directory}/var/lib/dpkg", "--show", "-f", form]
+    lines = [line.split() for line in run(words).stdout.splitlines()]
+    assert {line[0] for line in lines} == {"installed"}
+    return {tuple(line[1:]) for line in lines}
 
 
 def edit_release(disk: Path, work: Path) -> None:

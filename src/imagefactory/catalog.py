@@ -24,6 +24,9 @@ MANIFEST = "manifest.json"
 VERDICTS = ("passed", "failed", "untested")
 """What a build's boot test can have come to."""
 
+STANDARDS = ("cyclonedx", "spdx")
+"""What an SBOM can be written in."""
+
 _SWEEPING = "sweeping.lock"
 
 
@@ -68,13 +71,23 @@ class Build:
         """The disk image, and kernel and ramdisk where they are files of their own."""
         return tuple(file for file in (self.disk, self.kernel, self.ramdisk) if file)
 
+    @property
+    def sbom(self) -> dict[str, Path]:
+        """Standard (cyclonedx, spdx) -> the document of what the image holds."""
+        told = self.manifest.get("sbom") or {}
+        known = {standard: told[standard] for standard in STANDARDS if standard in told}
+        return {standard: self.directory / str(one["file"]) for standard, one in known.items()}
+
     def changed_files(self) -> tuple[str, ...]:
         """Name those files that are not what the manifest says: gone, or other bytes."""
         kept = self.manifest["disk"]
-        told = (kept, *(kept[part] for part in ("kernel", "ramdisk") if kept.get(part)))
+        told = (
+            *(kept, *(kept[part] for part in ("kernel", "ramdisk") if kept.get(part))),
+            *(self.manifest["sbom"][standard] for standard in self.sbom),
+        )
         return tuple(
             file.name
-            for file, one in zip(self.files, told, strict=True)
+            for file, one in zip((*self.files, *self.sbom.values()), told, strict=True)
             if not file.is_file() or sha256_of(file) != one.get("sha256")
         )
 
@@ -187,7 +200,8 @@ class Catalog:
         target = parent / f"{moment}-{plan['digest'][:12]}"
         path.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         _rewrite_paths(work, target)
-        for file in (path, *Build(work, manifest).files):
+        build = Build(work, manifest)
+        for file in (path, *build.files, *build.sbom.values()):
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
         work.rename(target)
@@ -259,6 +273,7 @@ def read_build(directory: Path) -> Build | None:
         whole = (
             *(build.image, build.architecture, build.files, build.properties, build.digest),
             *(build.size, build.boot_seconds, build.checks, manifest["built"], manifest["seconds"]),
+            build.sbom,
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from imagefactory import imagetest, record, run
+from imagefactory import imagetest, record, run, sbom
 from imagefactory.arch import ArchProfiles
 from imagefactory.boot import BootReport
 from imagefactory.cache import emptied, in_use
@@ -24,6 +24,7 @@ from imagefactory.plan import BuildPlan
 from imagefactory.progress import Stages, silent
 from imagefactory.rootfs import debian, minimal, rpm
 from imagefactory.rootfs.workshop import Workshop
+from imagefactory.sbom import Sbom
 from imagefactory.schedule import Schedule
 from imagefactory.sources import Sources
 from imagefactory.tree import RootTree
@@ -74,7 +75,7 @@ def build(
         factory.catalog.workspace(plan.name) as work,
         log_kept(work, plan.name, factory.catalog),
     ):
-        tree, disk = _make(plan, sources, factory, stages, work)
+        tree, disk, bill = _make(plan, sources, factory, stages, work)
         finished = disk.path.parent
         report = None
         if not factory.skip_test:
@@ -88,6 +89,7 @@ def build(
             disk,
             report,
             stages.seconds,
+            bill,
             record=record.of(plan),
             foreign_programs=tree.execution,
         )
@@ -110,7 +112,7 @@ def remade(
         stages: Announces and times what is done.
 
     Yields:
-        The disk, and an empty directory that vanishes with it.
+        The disk, beside which its SBOM is, and an empty directory that vanishes with it.
 
     Raises:
         ImageFactoryError: A stage failed.
@@ -121,7 +123,7 @@ def remade(
         log_kept(work, plan.name, factory.catalog),
     ):
         with emptied(factory.cache, work / "cache") as cache:
-            _, disk = _make(plan, sources, replace(factory, cache=cache), stages, work)
+            _, disk, _ = _make(plan, sources, replace(factory, cache=cache), stages, work)
         room = work / "room"
         room.mkdir()
         yield disk, room
@@ -129,8 +131,8 @@ def remade(
 
 def _make(
     plan: BuildPlan, sources: Sources, factory: Factory, stages: Stages, work: Path
-) -> tuple[RootTree, Disk]:
-    """Make tree and disk; the disk is left alone in a directory of its own."""
+) -> tuple[RootTree, Disk, Sbom | None]:
+    """Make tree and disk; the disk and what tells of it are left in a directory of their own."""
     with factory.schedule.building(plan.build_memory):
         with stages.stage("packages", f"{len(plan.image_packages)} packages"):
             sources.fetch(*plan.to_fetch)
@@ -155,7 +157,9 @@ def _make(
             )
         finished = work / "result"
         finished.mkdir()
-        return tree, disk.moved_to(finished)
+        disk = disk.moved_to(finished)
+        with stages.stage("sbom", "CycloneDX, SPDX"):
+            return tree, disk, sbom.write(plan, tree, disk)
 
 
 def prove(

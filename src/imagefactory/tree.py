@@ -53,6 +53,8 @@ class RootTree:
     GRUBs that are linked already (``METHOD.core``)."""
     labels: Path | None = None
     """Its labels of SELinux, for `read_labels`; None: it has no policy."""
+    packages: Path | None = None
+    """What its package database holds, for `packages.installed.read`; None: it has no database."""
 
 
 def write_labels(labels: Mapping[bytes, bytes], file: Path) -> None:

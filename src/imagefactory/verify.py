@@ -159,6 +159,7 @@ def verify(
                     found = _differences(plan, build.disk, disk.path, room, bench.cache, manner)
                     differences += found
             differences += tuple(_differing_parts(build, disk))
+            changed += tuple(_other_sboms(build, disk))
             kept = _keep(disk.path, manner.keep)
     return Verdict(
         build.directory,
@@ -275,6 +276,14 @@ def _differing_parts(build: Build, disk: Disk) -> Iterator[str]:
         told = (build.manifest["disk"].get(part) or {}).get("sha256")
         if {_sum_of(one) if one else None for one in (kept, file)} != {told}:
             yield f"the {part} is not the same, or not what the manifest says"
+
+
+def _other_sboms(build: Build, disk: Disk) -> Iterator[str]:
+    """Compare the SBOMs; what writes them is code of today, so it says nothing of the image."""
+    for standard, kept in build.sbom.items():
+        told = build.manifest["sbom"][standard].get("sha256")
+        if {_sum_of(file) for file in (kept, disk.path.with_name(kept.name))} != {told}:
+            yield f"the SBOM ({standard}) is not the same, or not what the manifest says"
 
 
 def _damaged(build: Build, rebuilt_is_right: bool) -> str:

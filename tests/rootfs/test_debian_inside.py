@@ -106,6 +106,21 @@ def test_the_locale_brings_its_character_set(tree: Path, inside: Inside, tmp_pat
     assert "package `locales`" in lacking
 
 
+def test_the_database_of_packages_is_the_trees_own(inside: Inside, tree: Path) -> None:
+    """Behind a link that would lead out of the tree, too."""
+    put(tree, "var/lib/elsewhere/status")
+    (tree / "var/lib/dpkg").symlink_to("/var/lib/elsewhere")
+    status = "Package: ours\nVersion: 1\nStatus: install ok installed\nMaintainer: M\xfcller\n"
+    (tree / "var/lib/elsewhere/status").write_bytes(status.encode("latin-1"))
+    inside.run(
+        HEADER + "for package in debian_inside._installed(tree):\n"
+        "    tell('package', f'{package.name} {package.supplier}')\n"
+        "(tree / 'var/lib/dpkg').unlink()\n"
+        "tell('package', str(debian_inside._installed(tree)))\n"
+    )
+    assert inside.heard == [("package", "ours M\ufffdller"), ("package", "None")]
+
+
 def test_cleaning_takes_this_machine_and_this_build_away(inside: Inside, tree: Path) -> None:
     leftovers = [
         *("etc/ssh/ssh_host_rsa_key", "etc/ssh/ssh_host_rsa_key.pub", "etc/hostname"),

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from imagefactory.arch import ArchProfiles
+from imagefactory.data import SearchPath
 from imagefactory.run import need, run
 from tests.debian_trees import FinishedRoot
 from tests.debs import Key
@@ -16,6 +21,11 @@ from tests.rpm.images import list_esp, write_template
 from tests.rpm.rpms import RpmRepository, make_rpm
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(10 * MINUTES)]
+
+PROFILES = ArchProfiles.load(SearchPath.default())
+HOST = os.uname().machine
+ZONES = {"usr/share/zoneinfo/Etc/UTC": b"TZif"}
+FOREIGN = next(name for name in ("aarch64", "x86_64") if name != HOST)
 
 INSTALL_KERNEL = """\
 posix.mkdir("/boot/loader") posix.mkdir("/boot/loader/entries")
@@ -32,40 +42,65 @@ end
 class Own:
     """A template of one's own, and the repository that it takes packages from."""
 
-    def __init__(self, directory: Path, key: Key, factory: Factory) -> None:
+    def __init__(
+        self, directory: Path, key: Key, factory: Factory, architecture: str = HOST
+    ) -> None:
+        self.architecture = PROFILES.get(architecture)
         self.directory = directory / "own"
         self.repository = RpmRepository(directory / "repository", key)
         command = (*factory.command, "--path", str(self.directory))
         self.factory = Factory(factory.catalog, factory.env, command)
         for name, files in {
             "setup": {"etc/passwd": b"root:x:0:0::/:/bin/sh\n", "etc/group": b"root:x:0:\n"},
-            "tzdata": {"usr/share/zoneinfo/Etc/UTC": b"TZif"},
-            "shim-x64": {"boot/efi/EFI/BOOT/BOOTX64.EFI": b"shim"},
-            "grub2-efi-x64": {"boot/efi/EFI/fedora/grubx64.efi": b"grub"},
+            "tzdata": ZONES,
+            f"shim-{self.efi}": {f"boot/efi/EFI/fedora/shim{self.efi}.efi": b"shim"},
+            f"grub2-efi-{self.efi}": {f"boot/efi/EFI/fedora/grub{self.efi}.efi": b"grub"},
         }.items():
             self.repository.add(name, files)
         self.kernel(INSTALL_KERNEL)
 
+    @property
+    def efi(self) -> str:
+        """UEFI's name of the architecture."""
+        assert self.architecture.names.efi is not None
+        return self.architecture.names.efi
+
     def kernel(self, posttrans: str) -> None:
         files = {"usr/lib/modules/1/vmlinuz": b"kernel"}
-        self.repository.add(
-            "kernel-core", files, architecture="x86_64", scripts={"posttrans": posttrans}
-        )
+        architecture, scripts = self.architecture.names.rpm, {"posttrans": posttrans}
+        self.repository.add("kernel-core", files, architecture=architecture, scripts=scripts)
 
-    def build(self, status: int = 0, *, uefi: Any = None, menu: str = "bls", **rpm: Any) -> Any:
+    def build(self, status: int = 0, **rpm: Any) -> Any:
+        self.write(**rpm)
+        words = ("build", "small", "--arch", self.architecture.name, "--skip-test", "--json")
+        return self.factory.run(*words, status=status)
+
+    def digest(self, repository: RpmRepository) -> str:
+        """Return the digest of what a build out of a mirror's packages would be."""
+        repository.publish()
+        somewhere = "https://packages.example.com/"
+        self.write(baseurl=somewhere)
+        mirror = ("--mirror", f"{somewhere}={repository.url}")
+        words = ("plan", "small", "--arch", self.architecture.name, "--json")
+        (told,) = json.loads(self.factory.run(*words, *mirror).stdout)
+        return str(told["digest"])
+
+    def write(self, *, baseurl: str = "", uefi: Any = None, menu: str = "bls", **rpm: Any) -> None:
+        """Index the repository, and write the template."""
         self.repository.publish()
         write_template(
             self.directory,
             "small",
             self.repository,
-            boot={"x86_64": ["uefi"]},
+            baseurl=baseurl,
+            boot={self.architecture.name: ["uefi"]},
             bootloader={
                 "directory": "boot/grub2",
                 "menu": menu,
                 "uefi": {
                     "packages": ["shim-{efi}", "grub2-efi-{efi}"],
-                    "shim": "boot/efi/EFI/BOOT/BOOTX64.EFI",
-                    "grub": "boot/efi/EFI/fedora/grubx64.efi",
+                    "shim": "boot/efi/EFI/fedora/shim{efi}.efi",
+                    "grub": "boot/efi/EFI/fedora/grub{efi}.efi",
                     "config_directory": "EFI/fedora",
                     **(uefi or {}),
                 },
@@ -74,8 +109,6 @@ class Own:
             tests=[{"name": "boot", "datasource": "config-drive"}],
             rpm={"packages": ["setup", "tzdata"], **rpm},
         )
-        words = ("build", "small", "--arch", "x86_64", "--skip-test", "--json")
-        return self.factory.run(*words, status=status)
 
 
 @pytest.fixture
@@ -149,11 +182,12 @@ posix.symlink("../usr/lib/modules/1/vmlinuz", "/boot/Image-1")
 
 def test_kernels_loaders_and_menus_are_where_the_template_says(own: Own, tmp_path: Path) -> None:
     own.kernel(LINK_KERNEL)
-    own.repository.add("loaders", {"usr/share/efi/x86_64/shim-1.efi": b"signed"})
+    machine = own.architecture.names.rpm
+    own.repository.add("loaders", {f"usr/share/efi/{machine}/shim-1.efi": b"signed"})
     own.repository.add(
         "links",
         requires=["loaders"],
-        scripts={"post": 'posix.symlink("shim-1.efi", "/usr/share/efi/x86_64/shim.efi")'},
+        scripts={"post": f'posix.symlink("shim-1.efi", "/usr/share/efi/{machine}/shim.efi")'},
     )
     shim = "usr/share/efi/{rpm}/shim.efi"
     done = own.build(
@@ -166,11 +200,11 @@ def test_kernels_loaders_and_menus_are_where_the_template_says(own: Own, tmp_pat
             "esp": {"EFI/own/shim.efi": shim},
         },
         packages=["setup", "tzdata", "links"],
-        kernel_files={"x86_64": "Image-*"},
+        kernel_files={own.architecture.name: "Image-*"},
         initramfs_file="initrd-*",
         early_files={"etc/told": "early\n", "etc/default/grub": "early\n"},
         files={"etc/default/grub": 'LINE="{kernel_arguments}"; a=${{b}}\n'},
-        architecture_files={"x86_64": {"etc/own": "x86_64\n"}, "ppc64le": {"etc/other": ""}},
+        architecture_files={own.architecture.name: {"etc/own": "own\n"}, "vax": {"etc/other": ""}},
     )
     build = built(done)
     root = FinishedRoot.of(build, tmp_path)
@@ -178,12 +212,15 @@ def test_kernels_loaders_and_menus_are_where_the_template_says(own: Own, tmp_pat
     assert "linux /usr/lib/modules/1/vmlinuz root=UUID=" in menu
     assert "initrd /boot/initrd-1\n" in menu
     assert root.text("boot/told-1") == "early"
-    assert root.text("etc/default/grub") == 'LINE="console=tty0 console=ttyS0"; a=${b}\n'
-    assert root.text("etc/own") == "x86_64\n"
+    assert root.text("etc/default/grub") == (
+        f'LINE="console=tty0 console={own.architecture.console}"; a=${{b}}\n'
+    )
+    assert root.text("etc/own") == "own\n"
     assert not (root.directory / "etc/other").exists()
     assert {
-        *("EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grub.efi", "EFI/BOOT/grub.cfg"),
-        *("EFI/own/shim.efi", "EFI/own/grub.cfg", "EFI/fedora/grubx64.efi"),
+        *(f"EFI/BOOT/BOOT{own.efi.upper()}.EFI", "EFI/BOOT/grub.efi", "EFI/BOOT/grub.cfg"),
+        *("EFI/own/shim.efi", "EFI/own/grub.cfg"),
+        *(f"EFI/fedora/{name}{own.efi}.efi" for name in ("shim", "grub")),
     } == list_esp(build.disk, tmp_path)
 
 
@@ -220,3 +257,29 @@ def test_a_build_is_made_again_offline_with_the_same_bytes(own: Own) -> None:
     (row,) = json.loads(own.build().stdout)
     again = own.factory.run("verify", Path(row["disk"]).parent, "--offline")
     assert again.stdout.startswith("identical: ")
+
+
+def test_a_distribution_that_this_machine_is_not_of_is_emulated_as_a_whole(
+    keys: tuple[Key, Key], factory: Factory, tmp_path: Path
+) -> None:
+    own = Own(tmp_path, keys[0], factory, FOREIGN)
+    how = str(built(own.build()).manifest["foreign_programs"])
+    assert how.startswith(f"{FOREIGN}: qemu-user ")
+    assert f"the packages of {HOST} cannot be had: " in how
+
+
+def test_the_digest_is_that_of_the_packages_wherever_they_are_and_whatever_lies_beside_them(
+    own: Own, tmp_path: Path
+) -> None:
+    def digest(mirror: str, name: str = "", **more: Any) -> str:
+        copy = replace(own.repository, directory=tmp_path / mirror)
+        shutil.copytree(own.repository.directory, copy.directory)
+        if name:
+            copy.add(name, ZONES, **more)
+        return own.digest(copy)
+
+    first = digest("one")
+    assert digest("another") == first
+    assert digest("bystander", "bystander") == first
+    newer = {digest("release", "tzdata", release="2"), digest("epoch", "tzdata", epoch="1")}
+    assert len({first, *newer}) == 3

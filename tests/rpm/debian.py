@@ -53,10 +53,13 @@ class Deb:
 
     @property
     def upstream(self) -> tuple[str, str]:
-        """Version and release as RPM wants them: without epoch and dashes."""
-        version, _, revision = self.version.partition(":")[2].rpartition("-")
-        if ":" not in self.version:
-            version, _, revision = self.version.rpartition("-")
+        """Version and release as RPM wants them: without epoch and dashes.
+
+        What Debian has rebuilt for one architecture alone (policy 5.6.12.1) is of the same source:
+        distributions of RPM packages rebuild for all.
+        """
+        whole = re.sub(r"\+b\d+$", "", self.version.rpartition(":")[2])
+        version, _, revision = whole.rpartition("-")
         if not version:
             version, revision = revision, "0"
         return version.replace("-", "."), revision

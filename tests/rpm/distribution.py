@@ -54,19 +54,24 @@ class Distribution:
         return next((self.updates.directory / "Packages").glob("kernel-core-*"))
 
 
-def distribution(profile: ArchProfile, downloads: Path, base: Path | None = None) -> Distribution:
+def distribution(
+    profile: ArchProfile, downloads: Path, base: Path | None = None, *, kernel: str = ""
+) -> Distribution:
     """Make the distribution, unless that was done before; others wait for it meanwhile.
 
     Args:
         profile: The architecture.
         downloads: The directory of imagefactory's caches, where Debian's packages are kept.
         base: Where distributions are kept.
+        kernel: Debian's package of the kernel, if not the one of distribution.yaml.
     """
     base = base or _base()
     base.mkdir(parents=True, exist_ok=True)
     with FileLock(base / f"{profile.name}.lock"):
         key = _key(base)
         wanted = table(profile)
+        if kernel:
+            wanted = wanted.model_copy(update={"kernels": {profile.name: kernel}})
         sources = _choose(profile, wanted, downloads)
         content = f"{sources.digest} {_code()} {armoured(key).read_text(encoding='utf-8')}"
         place = base / f"{profile.name}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"

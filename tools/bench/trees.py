@@ -24,7 +24,7 @@ _TIMEOUT = 7200.0
 GENERIC_KERNEL = {"debian": "linux-image-{deb}"}
 """The kernel for all machines, by distribution; its initramfs holds several times the modules."""
 
-_CLOUD = "-cloud-"
+CLOUD = "-cloud-"
 """In the name of a kernel that is for virtual machines alone."""
 
 _BASE_IS_DONE = "customising"
@@ -46,7 +46,7 @@ class Tree:
 def kernel_kind(place: Place, profile: ArchProfile) -> str:
     """Return the kind of an architecture's kernel: ``cloud`` or ``generic``."""
     name = place.template.kernel or profile.kernel[place.template.distribution.id]
-    return "cloud" if _CLOUD in name else "generic"
+    return "cloud" if CLOUD in name else "generic"
 
 
 def native_packages(place: Place, kind: str) -> PackageSet:

@@ -94,6 +94,8 @@ def show_command(
     show_builds(builds)
     for build in builds:
         out.print(f"[bold]{build.image} {build.architecture}[/]  digest {build.digest}")
+        for standard, document in build.sbom.items():
+            say(f"{standard}: {document}")
         out.print(render.report_table(build.boots, build.comparisons))
 
 

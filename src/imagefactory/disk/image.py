@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
+from imagefactory.data import sha256_of
 from imagefactory.disk import apart, bootloader, filesystem, layout, qcow2
 from imagefactory.identifiers import ROOT_FILESYSTEM
 from imagefactory.packages.tools import Tools
@@ -24,6 +26,11 @@ class Disk:
     virtual_size: int
     apart: apart.Apart | None = None
     """Kernel and ramdisk, where the disk has no bootloader."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file, once it is finished."""
+        return sha256_of(self.path)
 
     def moved_to(self, directory: Path) -> Disk:
         """Move the files into another directory of the same filesystem."""

@@ -7,30 +7,21 @@ check the checksum once more when a package enters the pool and each time one is
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from debian.deb822 import Deb822
-from filelock import FileLock
 
 from imagefactory import run
-from imagefactory.cache import Store, unwritable
-from imagefactory.data import write_whole
-from imagefactory.errors import CommandError, HostError, PackageError
+from imagefactory.errors import CommandError, PackageError
+from imagefactory.packages.lists import Lists
 from imagefactory.packages.pool import Package, Pool
 from imagefactory.template import Repository
-
-FRESH_SECONDS = 900
-"""Package lists younger than this are not asked for again."""
 
 KEYRING_HINT = (
     "install the package that brings it: debian-archive-keyring for Debian's keys, "
@@ -53,9 +44,6 @@ _HINTS = {
 
 _REFRESH_TIMEOUT = 240.0
 _FETCH_TIMEOUT = 1800.0
-
-SPACE_NEEDED = 128 << 20
-"""Bytes that must be free for package lists; apt may wait for ever on a full disk."""
 
 
 class Apt:
@@ -82,7 +70,8 @@ class Apt:
         self.offline = offline
         self.pool = Pool(cache / "pool")
         asked = f"{architecture}\n{self._sources()}{preferences(self.repositories)}"
-        self._root = cache / "apt" / hashlib.sha256(asked.encode()).hexdigest()[:16]
+        self._lists = Lists(cache, "apt", asked)
+        self._root = self._lists.directory
 
     @property
     def identity(self) -> str:
@@ -97,7 +86,7 @@ class Apt:
     @property
     def apart(self) -> tuple[Apt, ...]:
         """Each of its repositories as lists of its own."""
-        cache = self._root.parent.parent
+        cache = self._lists.cache
         return tuple(
             Apt((repository,), self.architecture, cache, offline=self.offline)
             for repository in self.repositories
@@ -106,10 +95,7 @@ class Apt:
     @property
     def age(self) -> float | None:
         """Seconds since the package lists were fetched; None if they never were."""
-        try:
-            return max(0.0, time.time() - (self._root / "refreshed").stat().st_mtime)
-        except FileNotFoundError:
-            return None
+        return self._lists.age
 
     def refresh(self) -> None:
         """Bring the package lists up to date, unless that was done minutes ago.
@@ -118,29 +104,22 @@ class Apt:
             PackageError: A repository cannot be reached, or its signature is wrong; or there are
                 no lists, and they may not be fetched.
         """
-        if self.offline and self.age is None:
+        if self.offline:
             suites = ", ".join(f"{item.mirror} {item.suite}" for item in self.repositories)
-            raise PackageError(
-                f"offline: the package lists of {suites} ({self.architecture}) were never fetched",
-                hint="run the same once without --offline",
-            )
+            self._lists.require(f"{suites} ({self.architecture})")
         self._prepare()
-        with self._lock():
-            stamp = self._root / "refreshed"
-            # A stamp of the future is a clock that was set back: it says nothing.
-            fresh = stamp.exists() and 0 <= time.time() - stamp.stat().st_mtime < FRESH_SECONDS
-            if fresh or self.offline:
+        with self._lists.lock():
+            if self._lists.fresh or self.offline:
                 return
             (self._root / "apt.log").unlink(missing_ok=True)
             self._update()
             self._forget_old_answers()
-            stamp.touch()
+            self._lists.refreshed()
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """Suites that could not be read and are not required, each with the reason."""
-        note = self._root / "left-out"
-        return tuple(note.read_text(encoding="utf-8").splitlines()) if note.exists() else ()
+        return self._lists.left_out
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -153,16 +132,15 @@ class Apt:
         return tuple(item.mirror for item in self.repositories if item.trusted)
 
     def _update(self) -> None:
-        note = self._root / "left-out"
-        note.unlink(missing_ok=True)
+        self._lists.leave_out(())
         try:
             self._update_from(self.repositories)
         except PackageError:
             if all(repository.required for repository in self.repositories):
                 raise
-            self._update_without_the_broken(note)
+            self._update_without_the_broken()
 
-    def _update_without_the_broken(self, note: Path) -> None:
+    def _update_without_the_broken(self) -> None:
         """Take what is required, then each of the others that can be read."""
         taken = tuple(repository for repository in self.repositories if repository.required)
         if taken:
@@ -178,10 +156,10 @@ class Apt:
                 reason = re.search(r"\bE: (.+)", error.message)
                 left_out.append(
                     f"{repository.suite} ({self.architecture}) left out: "
-                    f"{reason[1] if reason else error.message.splitlines()[0]}\n"
+                    f"{reason[1] if reason else error.message.splitlines()[0]}"
                 )
         self._update_from(taken)
-        note.write_text("".join(left_out), encoding="utf-8")
+        self._lists.leave_out(left_out)
 
     def _update_from(self, repositories: Sequence[Repository]) -> None:
         sources = self._root / "etc/sources.list"
@@ -226,16 +204,8 @@ class Apt:
         names: tuple[str, ...],
         ask: Callable[[tuple[str, ...]], tuple[Package, ...]],
     ) -> tuple[Package, ...]:
-        """Ask apt, which takes half a second to load its lists, once per state of the lists."""
         key = hashlib.sha256(f"{question} {names}".encode()).hexdigest()
-        with self._lock():  # another process may be changing the lists
-            note = self._answers() / f"{key}.json"
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                return tuple(Package(**fields) for fields in json.loads(note.read_bytes()))
-            answer = ask(names)
-            content = json.dumps([asdict(package) for package in answer])
-            write_whole(note, content.encode())
-            return answer
+        return self._lists.remembered(lambda: self._answers() / f"{key}.json", lambda: ask(names))
 
     def _answers(self) -> Path:
         """Name the directory of the answers that the package lists give as they are now."""
@@ -290,13 +260,11 @@ class Apt:
         Raises:
             PackageError: A download failed or did not match its checksum.
         """
-        with self._lock():
+        with self._lists.lock():
             missing = self.pool.to_fetch(packages, offline=self.offline)
             if not missing:
                 return
-            directory = self._root / "download"
-            shutil.rmtree(directory, ignore_errors=True)  # what a killed process left
-            directory.mkdir()
+            directory = self._lists.emptied("download")
             self._apt("apt-get", "-q", "download", "--", *map(str, missing), cwd=directory)
             for package in missing:
                 self.pool.add(_downloaded(directory, package), package)
@@ -315,20 +283,13 @@ class Apt:
             yield "check-valid-until=no"
 
     def _prepare(self) -> None:
-        try:
-            for folder in ("lists/partial", "archives/partial", "etc/preferences.d"):
-                (self._root / folder).mkdir(parents=True, exist_ok=True)
-            (self._root / "status").touch()
-            write_whole(self._root / "apt.conf", self._settings().encode())
-            write_whole(self._root / "etc/preferences", preferences(self.repositories).encode())
-        except OSError as error:
-            raise unwritable(self._root.parent.parent, error) from None
-        Store(self._root.parent.parent, "apt").get(self._root.name)  # marks them as used
-        if shutil.disk_usage(self._root).free < SPACE_NEEDED:
-            raise HostError(
-                f"the disk of the cache {self._root.parent.parent} is full",
-                hint="make room, or choose another place: XDG_CACHE_HOME=DIR imagefactory ...",
-            )
+        folders = ("lists/partial", "archives/partial", "etc/preferences.d")
+        files = (
+            ("status", ""),
+            ("apt.conf", self._settings()),
+            ("etc/preferences", preferences(self.repositories)),
+        )
+        self._lists.prepare(folders, files)
         for repository in self.repositories:
             if repository.keyring is None:
                 continue  # the template says so, and the plan warns of it
@@ -367,9 +328,6 @@ class Apt:
         lines = [f'{key} "{value}";\n' for key, value in settings.items()]
         architectures = f'APT::Architectures {{ "{self.architecture}"; }};\n'
         return "".join([_proxies_of_the_host(), architectures, *lines])
-
-    def _lock(self) -> FileLock:
-        return FileLock(self._root / "lock")
 
     def _apt(
         self,

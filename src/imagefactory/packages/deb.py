@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from imagefactory import run
-from imagefactory.errors import PackageError
+from imagefactory.errors import CommandError, PackageError
 
 _UNPACK_TIMEOUT = 600.0
 
@@ -77,6 +77,18 @@ def matching(
             hint="the template's `minimal: packages:` names it",
         )
     return found
+
+
+def control(deb: Path) -> str:
+    """Return a package's control file, what dpkg's database would say of it (deb-control(5)).
+
+    Raises:
+        PackageError: The file is not a package.
+    """
+    try:
+        return run.run(["dpkg-deb", "--field", deb]).stdout
+    except CommandError as error:
+        raise PackageError(f"{deb.name} cannot be read: {error.message}") from None
 
 
 def built_at(deb: Path) -> int:

@@ -7,28 +7,20 @@ the template's keys and no others, checksums by dnf and by us.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from imagefactory import run
-from imagefactory.cache import Store, unwritable
-from imagefactory.data import write_whole
 from imagefactory.errors import CommandError, HostError, PackageError
+from imagefactory.packages.lists import Lists
 from imagefactory.packages.pool import Package, Pool
 from imagefactory.rpmtree import RpmRepository, SigningKey
-
-FRESH_SECONDS = 900
-"""Lists of packages younger than this are not asked for again."""
 
 PYTHON = "/usr/bin/python3"
 """The interpreter that the distribution's module `dnf` is for."""
@@ -105,7 +97,8 @@ class Dnf:
         self._platform = platform
         sections = (section(repository, architecture) for repository in repositories)
         asked = f"{architecture} {release} {platform}\n" + "".join(sections)
-        self._root = cache / "dnf" / hashlib.sha256(asked.encode()).hexdigest()[:16]
+        self._lists = Lists(cache, "dnf", asked)
+        self._root = self._lists.directory
 
     def elsewhere(self, architecture: str) -> Dnf:
         """Return the lists of the same repositories for another architecture."""
@@ -114,7 +107,7 @@ class Dnf:
             self._keys,
             architecture,
             self.release,
-            self._root.parent.parent,
+            self._lists.cache,
             platform=self._platform,
             offline=self.offline,
         )
@@ -132,7 +125,7 @@ class Dnf:
     @property
     def apart(self) -> tuple[Dnf, ...]:
         """Each of its repositories as lists of its own."""
-        cache = self._root.parent.parent
+        cache = self._lists.cache
         return tuple(
             Dnf(
                 (repository,),
@@ -149,16 +142,12 @@ class Dnf:
     @property
     def age(self) -> float | None:
         """Seconds since the lists were fetched; None if they never were."""
-        try:
-            return max(0.0, time.time() - (self._root / "refreshed").stat().st_mtime)
-        except FileNotFoundError:
-            return None
+        return self._lists.age
 
     @property
     def left_out(self) -> tuple[str, ...]:
         """Repositories that could not be read and are not required, each with the reason."""
-        note = self._root / "left-out"
-        return tuple(note.read_text(encoding="utf-8").splitlines()) if note.exists() else ()
+        return self._lists.left_out
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -182,17 +171,12 @@ class Dnf:
             PackageError: A repository cannot be reached, is not for this architecture, or its
                 signature is wrong; or there are no lists, and they may not be fetched.
         """
-        if self.offline and self.age is None:
+        if self.offline:
             names = ", ".join(repository.id for repository in self.repositories)
-            raise PackageError(
-                f"offline: the package lists of {names} ({self.architecture}) were never fetched",
-                hint="run the same once without --offline",
-            )
+            self._lists.require(f"{names} ({self.architecture})")
         self._prepare()
-        with self._lock():
-            stamp = self._root / "refreshed"
-            fresh = stamp.exists() and 0 <= time.time() - stamp.stat().st_mtime < FRESH_SECONDS
-            if fresh or self.offline:
+        with self._lists.lock():
+            if self._lists.fresh or self.offline:
                 return
             (self._root / "dnf.log").unlink(missing_ok=True)
             done = self._run(
@@ -206,7 +190,7 @@ class Dnf:
                 _REFRESH_TIMEOUT,
             )
             self._note_left_out(done.stdout + done.stderr)
-            stamp.touch()
+            self._lists.refreshed()
 
     def resolve(self, wish: Wish) -> tuple[Package, ...]:
         """Decide which packages are installed.
@@ -215,15 +199,14 @@ class Dnf:
             PackageError: One does not exist for this architecture, or they do not fit together.
         """
         words = json.dumps(asdict(wish), sort_keys=True)
-        with self._lock():
-            note = self._root / "answers" / f"{self._state(words)}.json"
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                return tuple(Package(**fields) for fields in json.loads(note.read_bytes()))
+
+        def ask() -> tuple[Package, ...]:
             answer = self._ask("resolve", asdict(wish))
-            packages = tuple(sorted(_package(fields) for fields in answer["packages"]))
-            content = json.dumps([asdict(package) for package in packages])
-            write_whole(note, content.encode())
-            return packages
+            return tuple(sorted(_package(fields) for fields in answer["packages"]))
+
+        return self._lists.remembered(
+            lambda: self._root / "answers" / f"{self._state(words)}.json", ask
+        )
 
     def fetch(self, packages: Iterable[Package]) -> None:
         """Download those packages that the pool lacks, and see that each is signed.
@@ -232,13 +215,11 @@ class Dnf:
             PackageError: A download failed, did not match its checksum, or is not signed by the
                 template's keys.
         """
-        with self._lock():
+        with self._lists.lock():
             missing = self.pool.to_fetch(packages, offline=self.offline)
             if not missing:
                 return
-            directory = self._root / "download"
-            shutil.rmtree(directory, ignore_errors=True)  # what a killed process left
-            directory.mkdir()
+            directory = self._lists.emptied("download")
             wanted = [_wanted(package) for package in missing]
             files = self._ask("fetch", {"packages": wanted, "directory": str(directory)})
             trusted = {repository.id for repository in self.repositories if repository.trusted}
@@ -262,7 +243,7 @@ class Dnf:
         """
         smallest: dict[str, Package] = {}
         by_checksum = {":".join(package.checksum): package for package in packages}
-        with self._lock():
+        with self._lists.lock():
             wanted = [_wanted(package) for package in by_checksum.values()]
             origins = self._ask("origins", {"packages": wanted})
         for checksum, origin in origins.items():
@@ -296,13 +277,8 @@ class Dnf:
     def _prepare(self) -> None:
         run.need("dnf", "dnf")
         run.need("rpmkeys", "rpm")
-        try:
-            for folder in ("empty", "home", "answers", "log"):
-                (self._root / folder).mkdir(parents=True, exist_ok=True)
-            write_whole(self._config, self._settings().encode())
-        except OSError as error:
-            raise unwritable(self._root.parent.parent, error) from None
-        Store(self._root.parent.parent, "dnf").get(self._root.name)  # marks them as used
+        folders = ("empty", "home", "answers", "log")
+        self._lists.prepare(folders, [(self._config.name, self._settings())])
         for key, file in self._keys.items():
             check_key(key, file)
 
@@ -354,11 +330,11 @@ class Dnf:
 
     def _note_left_out(self, said: str) -> None:
         lines = [
-            f"{name} ({self.architecture}) left out: it could not be read\n"
+            f"{name} ({self.architecture}) left out: it could not be read"
             for found in re.findall(r"^Ignoring repositories: (.+)$", said, re.MULTILINE)
             for name in found.split(", ")
         ]
-        (self._root / "left-out").write_text("".join(lines), encoding="utf-8")
+        self._lists.leave_out(lines)
 
     def _state(self, words: str) -> str:
         """Return a key for an answer: what is asked, of which state of the lists."""
@@ -366,9 +342,6 @@ class Dnf:
         for file in sorted((self._root / "cache").glob("*/repodata/repomd.xml")):
             state.update(file.read_bytes())
         return state.hexdigest()
-
-    def _lock(self) -> FileLock:
-        return FileLock(self._root / "lock")
 
     def _run(self, argv: Sequence[str], timeout: float) -> run.Completed:
         log = self._root / "dnf.log"

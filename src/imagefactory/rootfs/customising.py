@@ -18,6 +18,8 @@ from typing import Literal, Protocol
 from imagefactory import run
 from imagefactory import tree as tar
 from imagefactory.errors import BuildError, ImageFactoryError
+from imagefactory.packages import installed
+from imagefactory.packages.installed import Installed
 from imagefactory.rootfs import labels
 from imagefactory.sandbox.chroot import Chroot, rooted
 from imagefactory.sandbox.execution import Execution
@@ -265,6 +267,7 @@ class Family:
         leftovers: Globs of what the distribution's own tools leave.
         kernel: A glob of the kernel's name in /boot.
         initramfs: The same of the initramfs.
+        installed: Reads the package database of the finished tree; None if it has none.
     """
 
     install: Callable[[Path, dict[str, str]], None]
@@ -272,6 +275,7 @@ class Family:
     leftovers: Iterable[str]
     kernel: str
     initramfs: str
+    installed: Callable[[Path], tuple[Installed, ...] | None]
 
 
 def make(spec: TreeSpec, family: Family) -> None:
@@ -304,6 +308,11 @@ def make(spec: TreeSpec, family: Family) -> None:
             seen = ", ".join(path.name for path in found) or "none"
             raise BuildError(f"the tree should have one {what} in /boot, it has: {seen}")
         tell(what, _without_links(found[0].relative_to(tree), tree))
+    packages = family.installed(tree)
+    if packages is not None:
+        listed = Path(spec.result).with_suffix(".packages")
+        installed.write(packages, listed)
+        tell("packages", str(listed))
     contexts = labels.policy(tree)
     if contexts:
         tell("progress", "labelling")

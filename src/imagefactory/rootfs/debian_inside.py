@@ -17,6 +17,7 @@ from debian.deb822 import Packages
 from pydantic import TypeAdapter
 
 from imagefactory.errors import BuildError
+from imagefactory.packages.installed import Installed, of_dpkg
 from imagefactory.rootfs.customising import (
     Account,
     Action,
@@ -93,6 +94,7 @@ def build(spec: Spec) -> None:
         leftovers=_LEFTOVERS,
         kernel="vmlinu[xz]-*",
         initramfs="initrd.img-*",
+        installed=_installed,
     )
     make(spec, family)
 
@@ -208,6 +210,13 @@ def _settle(spec: Spec, chroot: Chroot) -> None:
             line = _line_of_locale(spec.locale)
             replace(Path("/etc/locale.gen"), f"{line}\n".encode(), 0o644)
         chroot.run(["locale-gen"])
+
+
+def _installed(tree: Path) -> tuple[Installed, ...] | None:
+    with rooted(tree):
+        status = Path("/var/lib/dpkg/status")
+        content = status.read_bytes() if status.is_file() else b""
+    return of_dpkg(content.decode(errors="replace")) or None
 
 
 def _line_of_locale(locale: str) -> str:

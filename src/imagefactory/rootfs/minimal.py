@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imagefactory import run
 from imagefactory.errors import BuildError
-from imagefactory.packages import deb
+from imagefactory.packages import deb, installed
 from imagefactory.packages.tools import Tools
 from imagefactory.plan import BuildPlan
 from imagefactory.rootfs import elf
@@ -52,7 +52,10 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
     initramfs = add_initramfs(tree, _initramfs_files(tree, plan, kernel))
     tar = shop.work / "root.tar"
     tree.write(tar, epoch)
-    return RootTree(tar, f"boot/{_kernel_name(kernel)}", initramfs, epoch)
+    packages = tar.with_suffix(".packages")
+    # It has no database, but what it is composed of.
+    installed.write(installed.of_dpkg("\n".join(map(deb.control, files.values()))), packages)
+    return RootTree(tar, f"boot/{_kernel_name(kernel)}", initramfs, epoch, packages=packages)
 
 
 def _recipe(plan: BuildPlan) -> MinimalTree:

@@ -109,7 +109,17 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
     how = execution.describe(plan.profile.name)
     initramfs = (said["initramfs"],)
     labels = Path(said["labels"]) if "labels" in said else None
-    return RootTree(Path(spec.result), said["kernel"], initramfs, epoch, how, boot_files, labels)
+    packages = Path(said["packages"]) if "packages" in said else None
+    return RootTree(
+        Path(spec.result),
+        said["kernel"],
+        initramfs,
+        epoch,
+        how,
+        boot_files=boot_files,
+        labels=labels,
+        packages=packages,
+    )
 
 
 def execution_of(plan: BuildPlan, shop: Workshop) -> Execution:

@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 
 from imagefactory import run
 from imagefactory.errors import BuildError, CommandError
+from imagefactory.packages.installed import Installed, of_rpm
 from imagefactory.rootfs.customising import (
     Account,
     Action,
@@ -147,6 +148,10 @@ _REPRODUCIBLE = "etc/dracut.conf.d/imagefactory.conf"
 """dracut.conf(5): no file of an initramfs is younger than dracut itself; while it is built."""
 
 _EXPORT = 'exec rpmdb "$1" --exportdb >"$0"'
+_IMPORT = 'exec rpmdb "$1" --importdb <"$0"'
+
+_HEADERS = "headers"
+"""Where a list of them is kept, beside the tree."""
 
 _IN_A_DATABASE = "%{NAME}-%{EPOCHNUM}:%{VERSION}-%{RELEASE}.%{ARCH} %{INSTALLTIME}\\n"
 """By what two databases are compared."""
@@ -165,6 +170,7 @@ def build(spec: Spec) -> None:
         leftovers=_LEFTOVERS,
         kernel=spec.kernel,
         initramfs=spec.initramfs,
+        installed=lambda tree: _installed(spec.base, tree),
     )
     make(spec, family)
 
@@ -291,6 +297,8 @@ def _customize(spec: Spec, tree: Path, env: dict[str, str]) -> None:
             _install_modules(source, target, tree)
         for action in spec.actions:
             take(action, chroot)
+        if spec.base.rewrite_database:
+            _export(tree.with_name(_HEADERS), chroot)
     _keep(spec.loaders, tree, Path(spec.boot_files))
     _take_esp(tree, Path(spec.boot_files) / "boot/efi")
     _settle_database(tree / spec.base.database / "rpmdb.sqlite")
@@ -305,6 +313,27 @@ def _settle_database(file: Path) -> None:
     if file.is_file() and not file.is_symlink():
         with contextlib.closing(sqlite3.connect(file)) as database:
             database.execute("PRAGMA journal_mode=DELETE")
+
+
+def _installed(base: Base, tree: Path) -> tuple[Installed, ...] | None:
+    """Ask rpm of a copy of the database: reading one of SQLite's leaves files beside it."""
+    copy = tree.with_name("rpmdb")
+    copy.mkdir()
+    if base.rewrite_database:
+        run.run(["sh", "-c", _IMPORT, tree.with_name(_HEADERS), f"--dbpath={copy}"])
+        return of_rpm(copy) or None
+    with rooted(tree):
+        files = [file for file in Path("/", base.database).glob("*") if file.is_file()]
+        contents = {file.name: file.read_bytes() for file in files}
+    for name, content in contents.items():
+        (copy / name).write_bytes(content)
+    return of_rpm(copy) or None
+
+
+def _export(target: Path, chroot: Chroot) -> None:
+    """Let the tree's own rpm list its database's headers: this machine's may not read it."""
+    chroot.run(["/bin/sh", "-ec", "rpmdb --exportdb >/run/headers"], called="rpmdb")
+    target.write_bytes((chroot.tree / "run/headers").read_bytes())
 
 
 def _settle(spec: Spec, chroot: Chroot) -> None:
