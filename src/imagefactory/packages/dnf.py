@@ -96,7 +96,9 @@ class Dnf:
         self._keys = keys
         self._platform = platform
         sections = (section(repository, architecture) for repository in repositories)
-        asked = f"{architecture} {release} {platform}\n" + "".join(sections)
+        # What other keys have signed is another distribution, though it may lie at the same place.
+        signers = " ".join(key.fingerprint for item in repositories for key in item.keys)
+        asked = f"{architecture} {release} {platform} {signers}\n" + "".join(sections)
         self._lists = Lists(cache, "dnf", asked)
         self._root = self._lists.directory
 
