@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -244,6 +245,34 @@ def test_what_a_template_says_wrongly_of_its_system_is_told(
     own: Own, wrong: dict[str, Any], told: str, status: int
 ) -> None:
     assert told in own.build(status=status, **wrong).stderr
+
+
+def provides_user(line: str) -> str:
+    """What rpm 4.20's macro %add_sysuser makes of a line of sysusers.d(5)."""
+    padded = line.encode() + bytes(-len(line) % 3)
+    return f"user({line.split()[1]}) = {base64.b64encode(padded).decode()}"
+
+
+def test_files_belong_to_users_whom_only_newer_rpms_make(own: Own, tmp_path: Path) -> None:
+    own.repository.add(
+        "service",
+        {"var/lib/service/state": b"state"},
+        owners={"var/lib/service/state": "service:service"},
+        provides=[provides_user("u service 321 - /var/lib/service"), "group(service)"],
+    )
+    root = FinishedRoot.of(built(own.build(packages=["setup", "tzdata", "service"])), tmp_path)
+    assert root.text("etc/passwd").startswith("root:x:0:0:")
+    assert "service:x:321:321::/var/lib/service:/usr/sbin/nologin\n" in root.text("etc/passwd")
+    assert "service:x:321:\n" in root.text("etc/group")
+    assert root.owner("var/lib/service/state") == "service:service"
+    assert list((root.directory / "etc").glob("*.rpm*")) == []
+
+
+def test_a_file_of_a_user_whom_nobody_makes_stops_the_build(own: Own) -> None:
+    owners = {"usr/share/stray": "nobody-made-me:root"}
+    own.repository.add("stray", owners=owners)
+    done = own.build(status=6, packages=["setup", "tzdata", "stray"])
+    assert "accounts that no package has made: user nobody-made-me" in done.stderr
 
 
 def test_a_package_without_a_signature_stops_the_build(own: Own) -> None:

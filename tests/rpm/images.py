@@ -79,7 +79,7 @@ def write_template(
         "description": "made for a test",
         "builder": "rpm",
         "distribution": {"id": "fedora", "version": "44", "release": "44"},
-        "tool_packages": tools["tool_packages"],
+        "tool_packages": [*tools["tool_packages"], "systemd-standalone-sysusers"],
         "tool_repositories": tools["tool_repositories"],
         "kernel": "kernel-core",
         "bootloader": _BOOTLOADER,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -12,11 +12,12 @@ from imagefactory import run
 from imagefactory.cache import Store
 from imagefactory.data import sha256_of
 from imagefactory.errors import BuildError, PackageError
+from imagefactory.packages import rpm as package_files
 from imagefactory.packages.pool import Package
 from imagefactory.plan import BuildPlan, boot_files, fill, grub_stub
 from imagefactory.rootfs import cloud, rpm_repositories
 from imagefactory.rootfs.customising import WholeFile
-from imagefactory.rootfs.rpm_inside import SPEC, Base, Core, Spec
+from imagefactory.rootfs.rpm_inside import SPEC, Accounts, Base, Core, Spec
 from imagefactory.rootfs.workshop import Workshop
 from imagefactory.rpmtree import RpmRepository, RpmTree
 from imagefactory.sandbox import foreign, rpmtwin
@@ -79,6 +80,7 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
             rewrite_database=recipe.rewrite_database,
             early_files=_whole(recipe.early_files),
             command_line=" ".join((_NO_DISK, *plan.kernel_arguments)),
+            accounts=_accounts(files, shop),
         ),
         epoch=epoch,
         actions=cloud.actions(plan, recipe),
@@ -158,6 +160,14 @@ def _recipe(plan: BuildPlan) -> RpmTree:
 
 def _repositories(recipe: RpmTree) -> tuple[RpmRepository, ...]:
     return (*recipe.repositories, *recipe.extra_repositories)
+
+
+def _accounts(files: Sequence[Path], shop: Workshop) -> Accounts | None:
+    lines = package_files.accounts(files)
+    if not lines:
+        return None
+    first = package_files.bringing("/etc/passwd", files)
+    return Accounts(lines, tuple(map(str, first)), shop.tools.command("systemd-sysusers"))
 
 
 def _shown(plan: BuildPlan, shop: Workshop) -> list[Path]:

@@ -41,6 +41,21 @@ from imagefactory.sandbox.namespace import tell
 
 
 @dataclass(frozen=True)
+class Accounts:
+    """Users and groups that must be there before files of theirs are.
+
+    Attributes:
+        lines: Who, sysusers.d(5).
+        after: The files of the packages that are installed before: what brings /etc/passwd.
+        command: Starts systemd-sysusers.
+    """
+
+    lines: tuple[str, ...]
+    after: tuple[str, ...]
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Base:
     """What the tree before its customisation is made from.
 
@@ -54,6 +69,7 @@ class Base:
         rewrite_database: Whether its format is not the one of this host's rpm.
         early_files: What is there before the first package is.
         command_line: The kernel's, for the boot entries that kernel-install writes.
+        accounts: What rpm makes by itself from 4.19 on.
     """
 
     files: tuple[str, ...]
@@ -65,6 +81,7 @@ class Base:
     rewrite_database: bool
     early_files: tuple[WholeFile, ...]
     command_line: str
+    accounts: Accounts | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +179,10 @@ _FAILED_SCRIPTLET = re.compile(
 """What rpm and dnf say of a scriptlet that failed; dnf then goes on and ends with status 0."""
 
 
+_NO_OWNER = re.compile(r"\b(user|group) (\S+) does not exist - using root")
+"""What rpm says when it gives a file to root in the place of its owner."""
+
+
 def build(spec: Spec) -> None:
     """Make the tree that a spec describes."""
     family = Family(
@@ -194,6 +215,8 @@ def _install(base: Base, tree: Path, env: dict[str, str]) -> None:
         (_DNF / "log").mkdir()
         for key in base.keys:
             run.run([*alone, "rpm", f"--root={tree}", "--import", key])
+        if base.accounts:
+            _add_accounts(base.accounts, tree, alone)
         tell("progress", f"installing {len(base.files)} packages")
         settings = tree.with_name("dnf.conf")
         settings.touch()
@@ -206,7 +229,7 @@ def _install(base: Base, tree: Path, env: dict[str, str]) -> None:
             *("install", *base.files),
         ]
         said = _logged(words, tree.with_name("dnf.txt"))
-        _refuse_failed_scriptlets(said)
+        _refuse_what_went_wrong(said)
         if base.rewrite_database:
             tell("progress", "rewriting the database")
             _rewrite_database(alone, tree / base.database, chroot)
@@ -214,6 +237,17 @@ def _install(base: Base, tree: Path, env: dict[str, str]) -> None:
     for name in ("cache", "log"):
         shutil.rmtree(tree / _DNF.relative_to("/") / name, ignore_errors=True)
     (tree / _REPRODUCIBLE).unlink()
+
+
+def _add_accounts(accounts: Accounts, tree: Path, alone: Sequence[str]) -> None:
+    """Make users and groups, unless this host's rpm does, as the packages expect of theirs."""
+    if run.run([*alone, "rpm", "--eval", "%{?__systemd_sysusers}"]).stdout.strip():
+        return
+    if accounts.after:
+        # What they need comes later, as it does in any first transaction.
+        run.run([*alone, "rpm", f"--root={tree}", "--install", "--nodeps", *accounts.after])
+    lines = "".join(f"{line}\n" for line in accounts.lines)
+    run.run([*alone, *accounts.command, f"--root={tree}", "-"], stdin=lines)
 
 
 def _rewrite_database(alone: Sequence[str], database: Path, chroot: Chroot) -> None:
@@ -277,10 +311,14 @@ def _prepare(base: Base, tree: Path) -> None:
             replace(Path("/", early.path), early.content.encode(), early.mode)
 
 
-def _refuse_failed_scriptlets(said: str) -> None:
+def _refuse_what_went_wrong(said: str) -> None:
     failed = [line.strip() for line in said.splitlines() if _FAILED_SCRIPTLET.search(line)]
     if failed:
         raise BuildError("scriptlets failed:\n" + "\n".join(dict.fromkeys(failed)))
+    nobody = [f"{kind} {name}" for kind, name in _NO_OWNER.findall(said)]
+    if nobody:
+        names = ", ".join(dict.fromkeys(nobody))
+        raise BuildError(f"files belong to accounts that no package has made: {names}")
 
 
 def _customize(spec: Spec, tree: Path, env: dict[str, str]) -> None:
