@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 from oslo_utils.imageutils import format_inspector
 
+from imagefactory.boot import BootReport
 from tests.factory import (
     MINUTES,
     BuiltImage,
@@ -43,8 +45,23 @@ def test_an_image_is_built_booted_and_stored(architecture: str, factory: Factory
     build = BuiltImage.of(Path(row["disk"]))
     assert build.manifest["plan"]["properties"]["architecture"] == architecture
     assert {"packages", "tree", "disk", "boot test"} <= set(build.manifest["seconds"])
-    assert (build.disk.parent / "boot" / "junit.xml").exists()
     assert factory.work() == []
+
+    evidence = build.disk.parent / "boot"
+    assert hashlib.sha256(build.disk.read_bytes()).hexdigest() == build.manifest["disk"]["sha256"]
+    assert (evidence / "junit.xml").exists()
+    report = BootReport.from_json((evidence / "report.json").read_text())
+    assert {"config-drive", "metadata"} <= {case.name for case in report.cases}
+    for case in report.cases:
+        assert {"login", "ssh", "powered off"} <= case.milestones.keys()
+        left = {path.name for path in (evidence / case.name).iterdir()}
+        assert {"console.log", "qemu.log", "qemu.sh", "network.pcap", "report.json"} <= left
+        assert (evidence / case.name / "screenshot.png").read_bytes().startswith(b"\x89PNG")
+        assert not [name for name in left if name.startswith("work-")]
+    compared = {check.name: check.verdict for check in report.checks}
+    assert compared == {"different machine-ids": "skipped", "different ssh host keys": "passed"}
+    requests = (evidence / "metadata/metadata-requests.log").read_text()
+    assert "/openstack/latest/meta_data.json 200" in requests
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,6 @@ from imagefactory.template import BootCase
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 CONFIG_DRIVE = BootCase(name="config-drive", datasource="config-drive", network="static")
-METADATA = BootCase(name="metadata", datasource="openstack")
 NOCLOUD = BootCase(name="nocloud", datasource="nocloud")
 NOTHING = BootCase(name="none", datasource="none")
 
@@ -101,29 +99,6 @@ def patient(built: Callable[[str], Built], tmp_path: Path) -> Patient:
     disk = tmp_path / "patient.raw"
     run(["qemu-img", "convert", "-O", "raw", image.disk, disk])
     return Patient(disk, image.properties)
-
-
-@pytest.mark.parametrize("arch", ["aarch64", "ppc64le", "x86_64"])
-def test_a_good_image_passes_with_both_of_novas_datasources(
-    bench: Bench, built: Callable[[str], Built], arch: str
-) -> None:
-    image = built(arch)
-    before = hashlib.sha256(image.disk.read_bytes()).hexdigest()
-    report = bench.boot(image.disk, image.properties, CONFIG_DRIVE, METADATA)
-    assert report.passed, report.to_json()
-    assert hashlib.sha256(image.disk.read_bytes()).hexdigest() == before
-    for case in report.cases:
-        assert {"login", "ssh", "powered off"} <= case.milestones.keys()
-        left = {path.name for path in case.evidence.iterdir()}
-        assert {"console.log", "qemu.log", "qemu.sh", "network.pcap", "report.json"} <= left
-        assert (case.evidence / "screenshot.png").read_bytes().startswith(b"\x89PNG")
-        assert not [name for name in left if name.startswith("work-")]
-    compared = {check.name: check.verdict for check in report.checks}
-    assert compared == {"different machine-ids": "skipped", "different ssh host keys": "passed"}
-    requests = (report.cases[1].evidence / "metadata-requests.log").read_text()
-    assert "/openstack/latest/meta_data.json 200" in requests
-    assert BootReport.from_json((bench.evidence / "report.json").read_text()).passed
-    assert (bench.evidence / "junit.xml").exists()
 
 
 @pytest.mark.parametrize("arch", ["aarch64", "ppc64le", "x86_64"])
