@@ -8,11 +8,12 @@ import pytest
 from rich.console import Console
 
 from imagefactory import render
+from imagefactory.data import shipped_directory
 
 
-def shown(value: object) -> str:
+def shown(value: object, width: int = 200) -> str:
     stream = io.StringIO()
-    Console(file=stream, width=200).print(value)
+    Console(file=stream, width=width).print(value)
     return stream.getvalue()
 
 
@@ -68,3 +69,10 @@ def test_sizes_have_the_unit_that_suits_them(size: int, text: str) -> None:
 
 def test_json_takes_paths() -> None:
     assert json.loads(render.to_json({"b": Path("/x"), "a": 1})) == {"a": 1, "b": "/x"}
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_names_of_images_are_whole_on_narrow_terminals(width: int) -> None:
+    names = {file.stem for file in (shipped_directory() / "templates").glob("*.yaml")}
+    table = render.list_table([(name, "aarch64", None) for name in names])
+    assert names <= {line.split()[0] for line in shown(table, width).splitlines() if line.strip()}

@@ -276,8 +276,18 @@ def to_json(value: object) -> str:
     return json.dumps(value, indent=2, sort_keys=True, default=str)
 
 
+_NAMES = {"image", "architecture"}
+
+
 def _table(*columns: str, show_header: bool = True) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_header=show_header)
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+        header_style="bold",
+        show_header=show_header,
+    )
     for column in columns:
-        table.add_column(column)
+        # Names tell rows apart: other columns are broken before a name is.
+        table.add_column(column, no_wrap=column in _NAMES, overflow="fold")
     return table
