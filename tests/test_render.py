@@ -56,7 +56,7 @@ def test_durations(value: float | None, text: str) -> None:
 
 def test_a_build_that_failed_stands_in_the_table_with_its_reason() -> None:
     table = shown(render.builds_table([("small", "x86_64", "no [kernel]\nat all")]))
-    assert "small   x86_64         -      -          failed: no [kernel]" in table
+    assert "small x86_64 - - failed: no [kernel]" in " ".join(table.split())
     assert "at all" not in table
 
 
