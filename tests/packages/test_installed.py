@@ -4,7 +4,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from imagefactory.errors import CommandError
@@ -70,7 +70,8 @@ def test_whatever_a_field_holds_one_line_comes_out(text: str, field: str) -> Non
             assert not any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in value)
 
 
-@given(st.text(alphabet=st.sampled_from("aP:= \n\t.-#\x00\x85")))
+@given(st.text(alphabet=st.sampled_from("aP:= \n\t.-#\r\x00\x1c\x1f\x85\u2028")))
+@example("=:\n\x85=")
 def test_a_damaged_database_is_read_as_far_as_it_goes(text: str) -> None:
     assert len(of_dpkg(f"{text}\n\nPackage: last\nVersion: 1\n")) >= 1
 

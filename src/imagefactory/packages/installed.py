@@ -49,6 +49,9 @@ _LIST = TypeAdapter(tuple[Installed, ...])
 _ABSENT = ("not-installed", "config-files")
 """States of a package that has no files of its own in the tree, dpkg(1)."""
 
+_OTHER_LINE_ENDS = re.compile("[\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+"""What Unicode takes for the end of a line and dpkg does not."""
+
 _SOURCE = re.compile(r"(\S+)(?: \((.+)\))?")
 """Debian policy 5.6.1: a name, and the version where it is not the binary package's."""
 
@@ -76,7 +79,7 @@ def of_dpkg(status: str) -> tuple[Installed, ...]:
         package
         # Not all at once: a paragraph that says nothing would end it; nor as one text: that is
         # split at whatever Unicode takes for the end of a line.
-        for text in re.split(r"\n{2,}", status)
+        for text in re.split(r"\n{2,}", _OTHER_LINE_ENDS.sub(" ", status))
         for package in _of_paragraph(Deb822(text.split("\n"), strict=strict))
     }
     return tuple(sorted(found))
