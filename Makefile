@@ -48,7 +48,11 @@ unit: setup-python ## tests that start no guest and no cloud
 
 .PHONY: system
 system: setup-tests ## tests that build images, boot them and talk to a real Glance
-	$(BIN)/python -m pytest -m system -n '$(JOBS)' --dist worksteal --durations 15
+	$(BIN)/python -m pytest -m 'system and not long' -n '$(JOBS)' --dist worksteal --durations 15
+
+.PHONY: long
+long: setup-tests ## what `make test` leaves out for its length: kernel updates on more architectures
+	$(BIN)/python -m pytest -m long -n '$(JOBS)' --dist worksteal --durations 15
 
 # The images that are built and booted here; ubuntu-24.04 never was.
 TABLE := minimal minimal-partition minimal-on-arm debian-12 debian-13
