@@ -14,6 +14,7 @@ from imagefactory.packages.dnf import Dnf, Wish
 from imagefactory.packages.mirrors import Mirrors
 from imagefactory.packages.pool import Package
 from imagefactory.rpmtree import RpmRepository, SigningKey
+from imagefactory.run import run
 from tests.debs import Key
 from tests.rpm import rpms
 from tests.rpm.images import fingerprint
@@ -116,6 +117,50 @@ def test_what_was_chosen_is_fetched_once_and_taken_offline(
     again = without.resolve(Wish(("program",)))
     assert again == chosen
     without.fetch(again)
+
+
+def test_what_another_template_trusts_is_in_the_pool_and_refused_all_the_same(
+    asker: Asker, repository: rpms.RpmRepository
+) -> None:
+    repository.add("forged", sign=False)
+    repository.publish()
+    trusting = ready(asker(trusted=True))
+    chosen = trusting.resolve(Wish(("forged",)))
+    trusting.fetch(chosen)
+    asking = ready(asker())
+    assert asking.resolve(Wish(("forged",))) == chosen
+    for _ in range(2):
+        with pytest.raises(PackageError, match=r"forged.*NOT OK"):
+            asking.fetch(chosen)
+    trusting.fetch(chosen)
+
+
+def test_a_package_in_the_pool_is_looked_at_once_for_the_same_keys(
+    asker: Asker, tmp_path: Path
+) -> None:
+    dnf = ready(asker())
+    chosen = dnf.resolve(Wish(("program",)))
+    dnf.fetch(chosen)
+    (noted,) = (tmp_path / "cache/dnf").glob("*/signed")
+    before = noted.stat().st_mtime_ns
+    dnf.fetch(chosen)
+    assert noted.stat().st_mtime_ns == before
+    assert len(noted.read_text().split()) == len(chosen)
+
+
+def test_a_file_without_a_key_is_named(asker: Asker, tmp_path: Path) -> None:
+    file = tmp_path / "key.yaml"
+    file.write_text("name: none\n")
+    with pytest.raises(PackageError, match="holds the key none"):
+        asker(key_file=file).refresh()
+
+
+def test_no_agent_outlives_a_look_at_a_signed_list(asker: Asker, tmp_path: Path) -> None:
+    ready(asker(signed_metadata=True))
+    said = run(["ps", "-e", "-o", "args"]).stdout
+    assert [
+        line for line in said.splitlines() if "gpg-agent" in line and str(tmp_path) in line
+    ] == []
 
 
 def test_offline_says_what_it_lacks(asker: Asker) -> None:

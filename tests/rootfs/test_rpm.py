@@ -282,6 +282,32 @@ def test_a_package_without_a_signature_stops_the_build(own: Own) -> None:
     assert own.factory.builds() == []
 
 
+def test_what_an_unsigned_build_has_left_is_not_taken_for_one_that_wants_signatures(
+    own: Own, tmp_path: Path
+) -> None:
+    own.repository.add("forged", sign=False)
+    packages = ["setup", "tzdata", "forged"]
+    trusting = {"id": "fedora", "baseurl": own.repository.url, "trusted": True}
+    own.build(packages=packages, repositories=[trusting])
+    done = own.build(status=5, packages=packages)
+    assert "SIGNATURES NOT OK" in done.stderr
+    make_rpm(own.directory / "templates/rpms", "agent")
+    done = own.build(status=5, packages=packages, local_packages="rpms")
+    assert "SIGNATURES NOT OK" in done.stderr
+    assert len(own.factory.builds()) == 1
+
+
+def test_blanks_and_relative_paths_are_no_matter(own: Own, tmp_path: Path) -> None:
+    make_rpm(own.directory / "templates/rpms", "agent")
+    own.write(packages=["setup", "tzdata", "agent"], local_packages="rpms")
+    words = ("build", "small", "--arch", own.architecture.name, "--skip-test", "--json")
+    beside = own.directory.parent
+    command = ("env", "-C", str(beside), *own.factory.command[:-2], "--path", own.directory.name)
+    cache = {"XDG_CACHE_HOME": str(tmp_path / "a cache")}
+    done = Factory(own.factory.catalog, cache, command).run(*words)
+    assert "agent" in {one["name"] for one in built(done).manifest["plan"]["packages"]}
+
+
 def test_a_build_is_made_again_offline_with_the_same_bytes(own: Own) -> None:
     (row,) = json.loads(own.build().stdout)
     again = own.factory.run("verify", Path(row["disk"]).parent, "--offline")

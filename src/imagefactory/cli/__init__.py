@@ -36,7 +36,7 @@ from imagefactory.workbench import Workbench
     "--path",
     "paths",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, resolve_path=True),
     help="Directory with your own templates/ and arch_profiles/, looked at first; repeatable.",
 )
 @click.option(

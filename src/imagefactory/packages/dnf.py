@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from imagefactory import run
+from imagefactory.data import write_whole
 from imagefactory.errors import CommandError, HostError, PackageError
 from imagefactory.packages.lists import Lists
 from imagefactory.packages.pool import Package, Pool
@@ -191,6 +192,7 @@ class Dnf:
                 ],
                 _REFRESH_TIMEOUT,
             )
+            self._end_agents()
             self._note_left_out(done.stdout + done.stderr)
             self._lists.refreshed()
 
@@ -211,16 +213,21 @@ class Dnf:
         )
 
     def fetch(self, packages: Iterable[Package]) -> None:
-        """Download those packages that the pool lacks, and see that each is signed.
+        """Download those packages that the pool lacks, and see that each of all is signed.
+
+        What the pool has may have come there for a template that trusts others.
 
         Raises:
             PackageError: A download failed, did not match its checksum, or is not signed by the
                 template's keys.
         """
+        packages = tuple(packages)
         with self._lists.lock():
-            missing = self.pool.to_fetch(packages, offline=self.offline)
-            if not missing:
-                return
+            self._download(self.pool.to_fetch(packages, offline=self.offline))
+            self._check_kept(packages)
+
+    def _download(self, missing: Sequence[Package]) -> None:
+        if missing:
             directory = self._lists.emptied("download")
             wanted = [_wanted(package) for package in missing]
             files = self._ask("fetch", {"packages": wanted, "directory": str(directory)})
@@ -229,10 +236,33 @@ class Dnf:
                 [file for file, origin in files.values() if origin not in trusted]
             )
             for package in missing:
-                file = Path(files[":".join(package.checksum)][0])
+                file = Path(files[_identity(package)][0])
                 if file.parent != directory:  # of a repository on this machine: not ours to move
                     file = Path(shutil.copyfile(file, directory / file.name))
                 self.pool.add(file, package)
+
+    def _check_kept(self, packages: Sequence[Package]) -> None:
+        """Look at the signatures of what is in the pool, once for these repositories and keys."""
+        note = self._root / "signed"
+        known = {*note.read_text(encoding="utf-8").split()} if note.exists() else set()
+        unseen = {_identity(one): one for one in packages if _identity(one) not in known}
+        if not unseen:
+            return
+        trusted = {repository.id for repository in self.repositories if repository.trusted}
+        origins: dict[str, str] = {}
+        if trusted:
+            wanted = [_wanted(package) for package in unseen.values()]
+            origins = self._ask("origins", {"packages": wanted, "missing_ok": True})
+            # What no list has any more is a recorded build's: nobody knows where it came from.
+            unseen = {key: one for key, one in unseen.items() if key in origins}
+        directory = self._lists.emptied("kept")
+        links = []
+        for key, package in unseen.items():
+            if origins.get(key) not in trusted:
+                links.append(directory / f"{package.name}-{package.architecture}-{key[-12:]}.rpm")
+                links[-1].symlink_to(self.pool.take(package).absolute())
+        self._check_signatures([*map(str, links)])
+        write_whole(note, "\n".join(sorted({*known, *unseen})).encode())
 
     def probe(self, packages: Iterable[Package]) -> tuple[str, ...]:
         """Fetch the smallest package of each repository, and look at its signature.
@@ -244,7 +274,7 @@ class Dnf:
             What is wrong, repository by repository.
         """
         smallest: dict[str, Package] = {}
-        by_checksum = {":".join(package.checksum): package for package in packages}
+        by_checksum = {_identity(package): package for package in packages}
         with self._lists.lock():
             wanted = [_wanted(package) for package in by_checksum.values()]
             origins = self._ask("origins", {"packages": wanted})
@@ -330,6 +360,11 @@ class Dnf:
         level = "--define=_pkgverify_level all"
         self._run([*words, level, "--checksig", *files], _FETCH_TIMEOUT)
 
+    def _end_agents(self) -> None:
+        """End the agents that checking a list's signature has started: they would run on."""
+        for home in (self._root / "cache").glob("*/pubring"):
+            run.run(["gpgconf", "--homedir", home, "--kill", "all"])
+
     def _note_left_out(self, said: str) -> None:
         lines = [
             f"{name} ({self.architecture}) left out: it could not be read"
@@ -359,9 +394,14 @@ class Dnf:
             ) from None
 
 
+def _identity(package: Package) -> str:
+    """Name what a package's file holds."""
+    return ":".join(package.checksum)
+
+
 def _wanted(package: Package) -> tuple[str, str, str, str]:
     """Name a package as `dnf_query` wants to hear it."""
-    return package.name, package.version, package.architecture, ":".join(package.checksum)
+    return package.name, package.version, package.architecture, _identity(package)
 
 
 def _place(repository: RpmRepository, architecture: str) -> tuple[str, str]:
@@ -417,7 +457,9 @@ def check_key(key: SigningKey, file: Path) -> None:
     gpg = run.which("gpg")
     if gpg is None:
         raise HostError("there is no gpg to look at keys with", hint="install the package gpg")
-    said = run.run([gpg, "--batch", "--with-colons", "--show-keys", file]).stdout
+    # It ends with status 2 where there is none.
+    shown = run.run([gpg, "--batch", "--with-colons", "--show-keys", file], accept=(0, 2))
+    said = shown.stdout
     # gnupg, doc/DETAILS: the record after a primary key's has its fingerprint.
     found = re.findall(r"^pub:.*\n(?:\w+:.*\n)*?fpr:+([0-9A-F]{40}):", said, re.MULTILINE)
     wanted = key.fingerprint.replace(" ", "")

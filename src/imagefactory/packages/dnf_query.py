@@ -97,7 +97,7 @@ def _found(base: Any, request: dict[str, Any]) -> dict[tuple[str, ...], Any]:
         if key in wanted:
             found[key] = package
     missing = wanted - found.keys()
-    if missing:
+    if missing and not request.get("missing_ok"):
         names = ", ".join(sorted("-".join(one[:3]) for one in missing))
         raise dnf.exceptions.Error(f"no repository has these packages any more: {names}")
     return found

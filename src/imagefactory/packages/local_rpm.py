@@ -48,7 +48,7 @@ def repository_of(directory: Path, cache: Path) -> RpmRepository:
     made = Store(cache, "local").obtain(key, make)
     return RpmRepository(
         id="imagefactory-local",
-        baseurl=f"file://{made}",
+        baseurl=made.absolute().as_uri(),
         trusted=True,
         priority=PRIORITY,
         module_hotfixes=True,  # no module's stream hides them

@@ -202,6 +202,11 @@ def _base_key(plan: BuildPlan, epoch: int) -> str:
         "kernel arguments": plan.kernel_arguments,
         "database": [recipe.database, recipe.rewrite_database],
         "early files": recipe.early_files,
+        # The tree's rpm knows the keys; and who has to have signed what differs by template.
+        "keys": [
+            sha256_of(plan.beside(key.file)) for one in _repositories(recipe) for key in one.keys
+        ],
+        "signed": recipe.signed,
         "epoch": epoch,
         "code": [
             sha256_of(Path(__file__).with_name(name))
