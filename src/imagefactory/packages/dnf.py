@@ -240,11 +240,11 @@ class Dnf:
                 if file.parent != directory:  # of a repository on this machine: not ours to move
                     file = Path(shutil.copyfile(file, directory / file.name))
                 self.pool.add(file, package)
+            self._note_signed(map(_identity, missing))
 
     def _check_kept(self, packages: Sequence[Package]) -> None:
         """Look at the signatures of what is in the pool, once for these repositories and keys."""
-        note = self._root / "signed"
-        known = {*note.read_text(encoding="utf-8").split()} if note.exists() else set()
+        known = self._signed()
         unseen = {_identity(one): one for one in packages if _identity(one) not in known}
         if not unseen:
             return
@@ -262,7 +262,16 @@ class Dnf:
                 links.append(directory / f"{package.name}-{package.architecture}-{key[-12:]}.rpm")
                 links[-1].symlink_to(self.pool.take(package).absolute())
         self._check_signatures([*map(str, links)])
-        write_whole(note, "\n".join(sorted({*known, *unseen})).encode())
+        self._note_signed(unseen)
+
+    def _signed(self) -> set[str]:
+        """Return what was found to be as these repositories and keys want it."""
+        note = self._root / "signed"
+        return {*note.read_text(encoding="utf-8").split()} if note.exists() else set()
+
+    def _note_signed(self, identities: Iterable[str]) -> None:
+        known = sorted({*self._signed(), *identities})
+        write_whole(self._root / "signed", "\n".join(known).encode())
 
     def probe(self, packages: Iterable[Package]) -> tuple[str, ...]:
         """Fetch the smallest package of each repository, and look at its signature.

@@ -18,7 +18,7 @@ from imagefactory.plan import BuildPlan
 from imagefactory.rootfs import cloud
 from imagefactory.rootfs.customising import Action, WholeFile
 from imagefactory.rootfs.debian_inside import SPEC, Base, Spec
-from imagefactory.rootfs.workshop import Workshop
+from imagefactory.rootfs.workshop import Workshop, finished
 from imagefactory.sandbox import foreign, twin
 from imagefactory.sandbox.execution import Execution
 from imagefactory.template import DebianTree
@@ -76,19 +76,7 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
                 made = scratch / key
                 said = _run(replace(spec, new_base=str(made)), shop)
                 trees.add(key, made)
-    how = execution.describe(plan.profile.name)
-    initramfs = (said["initramfs"],)
-    labels = Path(said["labels"]) if "labels" in said else None
-    packages = Path(said["packages"]) if "packages" in said else None
-    return RootTree(
-        Path(spec.result),
-        said["kernel"],
-        initramfs,
-        epoch,
-        how,
-        labels=labels,
-        packages=packages,
-    )
+    return finished(said, spec.result, epoch, execution.describe(plan.profile.name))
 
 
 def execution_of(plan: BuildPlan, shop: Workshop) -> Execution:

@@ -18,8 +18,8 @@ from imagefactory.plan import BuildPlan, boot_files, fill, grub_stub
 from imagefactory.rootfs import cloud, rpm_repositories
 from imagefactory.rootfs.customising import WholeFile
 from imagefactory.rootfs.rpm_inside import SPEC, Accounts, Base, Core, Spec
-from imagefactory.rootfs.workshop import Workshop
-from imagefactory.rpmtree import RpmRepository, RpmTree
+from imagefactory.rootfs.workshop import Workshop, finished
+from imagefactory.rpmtree import RpmTree
 from imagefactory.sandbox import foreign, rpmtwin
 from imagefactory.sandbox.execution import Execution
 from imagefactory.template import GrubModules, UefiFiles
@@ -65,7 +65,7 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
         epoch = _newest(files)
     execution = execution_of(plan, shop)
     keys = [
-        plan.beside(key.file) for repository in _repositories(recipe) for key in repository.keys
+        plan.beside(key.file) for repository in recipe.all_repositories for key in repository.keys
     ]
     boot_files = shop.work / "boot-files"
     spec = Spec(
@@ -109,19 +109,7 @@ def build_tree(plan: BuildPlan, shop: Workshop) -> RootTree:
                 said = _run(replace(spec, new_base=str(made)), shop)
                 trees.add(key, made)
     how = execution.describe(plan.profile.name)
-    initramfs = (said["initramfs"],)
-    labels = Path(said["labels"]) if "labels" in said else None
-    packages = Path(said["packages"]) if "packages" in said else None
-    return RootTree(
-        Path(spec.result),
-        said["kernel"],
-        initramfs,
-        epoch,
-        how,
-        boot_files=boot_files,
-        labels=labels,
-        packages=packages,
-    )
+    return finished(said, spec.result, epoch, how, boot_files)
 
 
 def execution_of(plan: BuildPlan, shop: Workshop) -> Execution:
@@ -156,10 +144,6 @@ def _recipe(plan: BuildPlan) -> RpmTree:
     if not isinstance(plan.template.recipe, RpmTree):
         raise BuildError(f"the image {plan.template.name} is not of `builder: rpm`")
     return plan.template.recipe
-
-
-def _repositories(recipe: RpmTree) -> tuple[RpmRepository, ...]:
-    return (*recipe.repositories, *recipe.extra_repositories)
 
 
 def _accounts(files: Sequence[Path], shop: Workshop) -> Accounts | None:
@@ -204,7 +188,7 @@ def _base_key(plan: BuildPlan, epoch: int) -> str:
         "early files": recipe.early_files,
         # The tree's rpm knows the keys; and who has to have signed what differs by template.
         "keys": [
-            sha256_of(plan.beside(key.file)) for one in _repositories(recipe) for key in one.keys
+            sha256_of(plan.beside(key.file)) for one in recipe.all_repositories for key in one.keys
         ],
         "signed": recipe.signed,
         "epoch": epoch,

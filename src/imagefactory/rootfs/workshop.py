@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from imagefactory.packages.tools import Tools
 from imagefactory.progress import silent
 from imagefactory.sandbox.namespace import run_inside
 from imagefactory.sources import Sources
+from imagefactory.tree import RootTree
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,28 @@ class Workshop:
 
         run_inside(module, told, log=self.work / "tree.log", timeout=timeout, listen=listen)
         return said
+
+
+def finished(
+    said: Mapping[str, str], result: str, epoch: int, how: str, boot_files: Path | None = None
+) -> RootTree:
+    """Put together what a tree has become.
+
+    Args:
+        said: What the inside of the builder said, see `customising.make`.
+        result: The tree's tar.
+        epoch: The time of every file, seconds since 1970.
+        how: How its programs were run.
+        boot_files: See `RootTree`.
+    """
+    known = {part: Path(said[part]) for part in ("labels", "packages") if part in said}
+    return RootTree(
+        Path(result),
+        said["kernel"],
+        (said["initramfs"],),
+        epoch,
+        how,
+        boot_files,
+        known.get("labels"),
+        known.get("packages"),
+    )
